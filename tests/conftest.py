@@ -1,0 +1,150 @@
+"""What the tests share: the stand-in, the program as a user runs it, and ears and eyes for the clips that it leaves."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import youtube as stand_in
+
+SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
+RATE = 44100  # Hz
+QUICK = ['--retry-pause', '0.05', '--timeout', '3']  # the same behaviour without the waiting
+
+
+class Program:
+    """download.py over one root, against the stand-in, as a subprocess."""
+
+    def __init__(self, root: pathlib.Path, site: stand_in.YouTube) -> None:
+        self.root, self.site, self.script = root, site, SCRIPT
+        self.env = {**os.environ, **site.env}
+        site.files.setdefault('class_labels_indices.csv', stand_in.LABELS)
+
+    def offer(self, *rows: str, split: str = 'eval') -> None:
+        """Put a list of segments into the bucket."""
+        self.site.files[f'{split}_segments.csv'] = stand_in.segments_csv(list(rows))
+
+    def start(self, *flags: str, **popen: object) -> subprocess.Popen:
+        command = [sys.executable, str(self.script), '--root', str(self.root), '--splits', 'eval', *QUICK, *flags]
+        pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
+        return subprocess.Popen(command, env=self.env, start_new_session=True, **{**pipes, **popen})
+
+    def run(self, *flags: str, status: int | None = 0) -> subprocess.CompletedProcess:
+        process = self.start(*flags)
+        out, err = process.communicate(timeout=120)
+        assert status is None or process.returncode == status, f'exit {process.returncode}\n{out}\n{err}'
+        assert 'Traceback' not in out + err, out + err
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    @property
+    def metadata(self) -> dict[str, dict]:
+        return json.loads((self.root / 'audioset_metadata.json').read_text(encoding='utf-8'))
+
+    @property
+    def journal(self) -> list[dict]:
+        return [json.loads(line) for line in (self.root / 'wavs' / 'journal.jsonl').read_text(encoding='utf-8').splitlines()]
+
+    @property
+    def reasons(self) -> dict[str, tuple[str, str]]:
+        """Id -> status and reason of its last journal line."""
+        return {entry['id'][3:]: (entry['status'], entry.get('reason', '')) for entry in self.journal}
+
+    def clips(self) -> list[pathlib.Path]:
+        return sorted((self.root / 'wavs').glob('id_*'))
+
+    def clip(self, ytid: str = '', ext: str = '*') -> pathlib.Path:
+        (path,) = (self.root / 'wavs').glob(f'id_{ytid or "*"}.{ext}')
+        return path
+
+    def leftovers(self) -> list[pathlib.Path]:
+        return list((self.root / 'temps').iterdir())
+
+
+def wait_for(condition: object, seconds: float = 30) -> None:
+    """Poll until `condition()` holds; fail when it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():  # type: ignore[operator]
+        assert time.monotonic() < deadline, 'it never happened'
+        time.sleep(0.01)
+
+
+def processes_of(session: int) -> list[int]:
+    """Ids of the processes that live in a session (Linux)."""
+    found = []
+    for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
+        try:
+            fields = stat.read_text().rpartition(')')[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session and fields[0] != 'Z':
+            found.append(int(stat.parent.name))
+    return found
+
+
+def kill_session(process: subprocess.Popen) -> None:
+    """kill -9 of everything that the program started."""
+    while alive := processes_of(process.pid):
+        for pid in alive:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        process.poll()
+    process.communicate()
+
+
+def listen(path: pathlib.Path) -> np.ndarray:
+    """A clip as mono samples at RATE, as a player would sound it."""
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-i', str(path), '-map', '0:a', '-ac', '1', '-ar', str(RATE)]
+    return np.frombuffer(subprocess.run([*ffmpeg, '-f', 'f32le', '-'], capture_output=True, check=True).stdout, np.float32)
+
+
+def sound(start: float, seconds: float) -> np.ndarray:
+    """What the stand-in's videos sound like from `start` (s), without their noise."""
+    t = start + np.arange(round(seconds * RATE)) / RATE
+    low, high = 400 + 40 * (np.floor(t) % 25), 2000 + 60 * np.floor(t / 25)
+    return 0.2 * np.sin(2 * np.pi * low * t) + 0.2 * np.sin(2 * np.pi * high * t)
+
+
+def offset(path: pathlib.Path, start: float, seconds: float, margin: float = 0.3) -> float:
+    """By how many s a clip begins later than `start` in its video; fails if it is not that part of the video at all."""
+    heard, first = listen(path), start - margin
+    known = sound(first, seconds + 2 * margin)
+    size = 1 << (len(known) + len(heard)).bit_length()
+    match = np.fft.irfft(np.fft.rfft(known, size) * np.conj(np.fft.rfft(heard, size)), size)[: len(known)]
+    best = int(np.argmax(match))
+    part = known[best : best + len(heard)]
+    likeness = match[best] / (np.linalg.norm(part) * np.linalg.norm(heard))
+    assert likeness > 0.8, f'{path.name} does not sound like {start} to {start + seconds} s of its video ({likeness:.2f})'
+    return first + best / RATE - start
+
+
+def look(path: pathlib.Path) -> list[int]:
+    """The numbers that the frames of a clip spell, as a player would show them."""
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-i', str(path), '-map', '0:v', '-vf', 'scale=16:9:flags=neighbor']
+    raw = subprocess.run([*ffmpeg, '-f', 'rawvideo', '-pix_fmt', 'gray', '-'], capture_output=True, check=True).stdout
+    pictures = np.frombuffer(raw, np.uint8).reshape(-1, 9, 16)
+    return [int(''.join('1' if column > 127 else '0' for column in picture.mean(0)), 2) for picture in pictures]
+
+
+@pytest.fixture(scope='session', autouse=True)
+def media() -> None:
+    stand_in.make(stand_in.Video().seconds)
+
+
+@pytest.fixture
+def site() -> Iterator[stand_in.YouTube]:
+    with stand_in.YouTube() as running:
+        yield running
+
+
+@pytest.fixture
+def program(tmp_path: pathlib.Path, site: stand_in.YouTube) -> Program:
+    return Program(tmp_path / 'audioset', site)

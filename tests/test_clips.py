@@ -1,0 +1,139 @@
+"""Which seconds a clip holds, how long it is, and what it cost."""
+
+import pathlib
+import subprocess
+
+import imageio_ffmpeg
+import mutagen
+import pytest
+import youtube as stand_in
+from conftest import Program, look, offset
+
+ID = 'aB3-_xYz019'
+SPEECH = '"/m/09x0r"'
+
+
+def streams(path: pathlib.Path) -> str:
+    """What ffmpeg says about a file."""
+    return subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), '-i', str(path)], capture_output=True, text=True).stderr
+
+
+@pytest.mark.parametrize('ext', ['m4a', 'wav', 'flac', 'opus', 'mp3'])
+@pytest.mark.parametrize('lacks', [pytest.param('', id='from AAC'), pytest.param('audio/mp4', id='from Opus')])
+def test_cuts_are_exact(program: Program, ext: str, lacks: str) -> None:
+    starts = [0, 0.5, 21.5, 30, 127.345, 590]
+    rows = {f'{n:02}________x': start for n, start in enumerate(starts)}
+    program.offer(*(f'{ytid}, {start:.3f}, {start + 10:.3f}, {SPEECH}' for ytid, start in rows.items()))
+    program.site.healthy.lacks = lacks
+    program.run('--ext', ext)
+    exact = 0.002 if ext in ('wav', 'flac') else 0.025
+    for ytid, start in rows.items():
+        path = program.clip(ytid, ext)
+        assert abs(offset(path, start, 10)) <= exact, f'{path.name} at {start}'
+        assert mutagen.File(path).info.length == pytest.approx(10, abs=0.002 if ext in ('wav', 'flac') else 0.1)
+    assert program.site.counts['player'] == len(starts)
+
+
+@pytest.mark.parametrize(
+    ('ext', 'flags', 'wanted'),
+    [
+        pytest.param('m4a', [], '44100 Hz, stereo', id='copied'),
+        pytest.param('m4a', ['--sample-rate', '16000', '--channels', '1'], '16000 Hz, mono', id='m4a encoded'),
+        pytest.param('wav', ['--sample-rate', '16000', '--channels', '1'], '16000 Hz, mono', id='wav'),
+        pytest.param('flac', ['--sample-rate', '32000'], '32000 Hz, stereo', id='flac'),
+        pytest.param('opus', ['--channels', '1'], '48000 Hz, mono', id='opus'),
+        pytest.param('mp3', ['--sample-rate', '22050'], '22050 Hz, stereo', id='mp3'),
+    ],
+)
+def test_sample_rate_and_channels(program: Program, ext: str, flags: list[str], wanted: str) -> None:
+    program.offer(f'{ID}, 30.000, 40.000, {SPEECH}')
+    program.run('--ext', ext, *flags)
+    assert wanted in streams(program.clip())
+    assert abs(offset(program.clip(), 30, 10)) <= 0.025
+
+
+def test_m4a_is_the_sources_own_bits(program: Program) -> None:
+    program.offer(f'{ID}, 30.000, 40.000, {SPEECH}')
+    program.run()
+    source = stand_in.media('140', 630)
+    with open(program.clip(), 'rb') as clip:
+        frame = clip.read()[2000:2200]
+    assert frame in source
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'start', 'duration'),
+    [
+        pytest.param(36.6, 30, 6.6, id='ends within the segment'),
+        pytest.param(40.0, 30, 10, id='ends with it'),
+        pytest.param(31.4, 30, 1.4, id='ends soon after the start'),
+    ],
+)
+def test_a_video_that_ends_early_gives_what_there_is(program: Program, seconds: float, start: float, duration: float) -> None:
+    program.offer(f'{ID}, {start}.000, {start + 10}.000, {SPEECH}')
+    program.site.add(ID, seconds=seconds)
+    program.run('--ext', 'wav')
+    assert program.metadata[f'id_{ID}']['duration'] == pytest.approx(duration, abs=0.1)
+    assert abs(offset(program.clip(), start, duration)) <= 0.002
+
+
+def test_a_video_that_ends_before_the_segment_has_nothing_to_give(program: Program) -> None:
+    program.offer(f'{ID}, 30.000, 40.000, {SPEECH}')
+    program.site.add(ID, seconds=25)
+    program.run()
+    assert program.reasons == {ID: ('gone', 'too short')}
+    assert not program.clips()
+    assert not program.site.counts['media']
+
+
+def test_short_segments(program: Program) -> None:
+    program.offer(f'{ID}, 3.000, 4.000, {SPEECH}')
+    program.run()
+    assert mutagen.File(program.clip()).info.length == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize('exact', [False, True], ids=['edit list', 'exact frames'])
+@pytest.mark.parametrize('start', [0, 21.5, 33])
+def test_mp4_holds_the_right_frames_and_sound(program: Program, exact: bool, start: float) -> None:
+    program.offer(f'{ID}, {start:.3f}, {start + 10:.3f}, {SPEECH}')
+    program.run('--ext', 'mp4', *(['--exact-frames'] if exact else []))
+    frames, first = look(program.clip()), round(start * stand_in.FPS)
+    assert abs(frames[0] - first) <= 1
+    assert abs(len(frames) - 10 * stand_in.FPS) <= 1
+    assert frames == list(range(frames[0], frames[0] + len(frames)))
+    assert abs(offset(program.clip(), start, 10)) <= 0.025
+    assert ('libx264' in program.clip().read_bytes().decode('latin1')) or 'h264' in streams(program.clip())
+
+
+@pytest.mark.parametrize(('height', 'size'), [(360, '640x360'), (720, '1280x720')])
+def test_the_height_of_mp4_is_capped(program: Program, height: int, size: str) -> None:
+    program.offer(f'{ID}, 3.000, 5.000, {SPEECH}')
+    program.site.add(ID, seconds=20)
+    program.run('--ext', 'mp4', '--max-height', str(height))
+    assert size in streams(program.clip())
+
+
+def test_mp4_without_aac(program: Program) -> None:
+    program.offer(f'{ID}, 3.000, 8.000, {SPEECH}')
+    program.site.add(ID, seconds=20, lacks='audio/mp4')
+    program.run('--ext', 'mp4')
+    assert 'aac' in streams(program.clip())
+    assert abs(offset(program.clip(), 3, 5)) <= 0.025
+
+
+def test_a_hundred_rows_cost_what_is_promised(program: Program, tmp_path: pathlib.Path) -> None:
+    rows = stand_in.rows(100, seed=4)
+    program.offer(*rows)
+    log, shim = tmp_path / 'started', tmp_path / 'ffmpeg'
+    shim.write_text(f'#!/bin/sh\ncase "$*" in *https://*) echo >> {log};; esac\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n')
+    shim.chmod(0o755)
+    program.run('--ffmpeg', str(shim))
+    asked = program.site.counts
+    assert len(program.metadata) == len(program.clips()) == 100
+    assert asked['player'] + asked['page'] + asked['js'] + asked['next'] <= 105
+    assert asked['media'] <= 220
+    assert asked['bytes'] <= 90e6
+    assert asked['connections to api'] <= 2 * 20
+    assert len(log.read_text()) == 100
+    for row in rows[::9]:
+        assert abs(offset(program.clip(row[:11]), float(row.split(', ')[1]), 10)) <= 0.025
