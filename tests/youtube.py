@@ -272,8 +272,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(self.server.latency)
         if url.path.endswith('/videoplayback'):
             self.media(query['id'], query['itag'])
-        elif url.path == '/watch':
-            self.page(query['v'])
+        elif url.path == '/watch' or url.path.startswith('/embed/'):
+            self.page(query.get('v') or url.path.rpartition('/')[2])
         elif url.path.endswith('.js'):
             self.server.count('js')
             self.reply(b'var player={signatureTimestamp:20277};', 'text/javascript')
@@ -325,7 +325,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header('Content-Length', str(stop - start))
         self.end_headers()
         if fault and start:  # the index arrives, the sound does not
-            stop = start + (stop - start) // 3
+            stop = min(stop, start + 50_000)
         self.pour(body[start:stop])
         if fault == 'media stall' and start:
             self.server.closing.wait(600)

@@ -1,0 +1,116 @@
+"""Lists and labels: what is read, what is refused, and that nothing else is lost."""
+
+import pathlib
+
+import download
+import pytest
+from conftest import Program
+from hypothesis import given
+from hypothesis import strategies as st
+
+GOOD = '--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"'
+
+
+def read(path: pathlib.Path, content: bytes) -> tuple[list[download.Segment], list[str]]:
+    path.write_bytes(content)
+    complaints: list[str] = []
+    return list(download.read_rows(path, 'eval', complaints.append)), complaints
+
+
+def test_a_row_as_published() -> None:
+    tags = ('/m/09x0r', '/t/dd00088')
+    assert download.parse_row(GOOD, 'eval') == download.Segment('--PJHxphWEs', 30.0, 40.0, tags, 'eval')
+
+
+@pytest.mark.parametrize(
+    ('line', 'why'),
+    [
+        pytest.param('--PJHxphWEs, 30.000, 40.000', '3 of 4 fields', id='a field is missing'),
+        pytest.param('../../etc/pw, 30.000, 40.000, "/m/09x0r"', 'not a video id', id='a path'),
+        pytest.param('short, 30.000, 40.000, "/m/09x0r"', 'not a video id', id='too short'),
+        pytest.param('--PJHxphWEs\u0661, 30.000, 40.000, "/m/09x0r"', 'not a video id', id='too long'),
+        pytest.param('--PJHxphWE\u0661, 30.000, 40.000, "/m/09x0r"', 'not a video id', id='a digit, but not ASCII'),
+        pytest.param('--PJHxphWEs, thirty, 40.000, "/m/09x0r"', 'thirty', id='no number'),
+        pytest.param('--PJHxphWEs, nan, 40.000, "/m/09x0r"', 'no clip', id='nan'),
+        pytest.param('--PJHxphWEs, 30.000, inf, "/m/09x0r"', 'no clip', id='inf'),
+        pytest.param('--PJHxphWEs, -1.000, 9.000, "/m/09x0r"', 'no clip', id='negative'),
+        pytest.param('--PJHxphWEs, 40.000, 30.000, "/m/09x0r"', 'no clip', id='reversed'),
+        pytest.param('--PJHxphWEs, 30.000, 30.000, "/m/09x0r"', 'no clip', id='empty'),
+    ],
+)
+def test_a_malformed_row_is_refused(line: str, why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        download.parse_row(line, 'eval')
+
+
+@pytest.mark.parametrize(
+    ('content', 'complaint'),
+    [
+        pytest.param(f'{GOOD}\r\n'.encode(), [], id='CRLF'),
+        pytest.param(b'\xef\xbb\xbf' + GOOD.encode(), [], id='BOM'),
+        pytest.param(f'# a "comment, with a quote\n\n   \n{GOOD}\n'.encode(), [], id='comments and blank lines'),
+        pytest.param(f'aaaaaaaaaaa, 1, 2, "/m/1\nx\n{GOOD}\n'.encode(), ['line 2'], id='a quote that never closes'),
+        pytest.param(b'aaaaaaaaaaa, 1\0, 2, "/m/1"\n' + GOOD.encode(), ['line 1'], id='a NUL byte'),
+        pytest.param(b'\xff\xfe\xfa\n' + GOOD.encode(), ['line 1'], id='no UTF-8'),
+    ],
+)
+def test_the_rest_of_a_list_survives(tmp_path: pathlib.Path, content: bytes, complaint: list[str]) -> None:
+    segments, complaints = read(tmp_path / 'eval_segments.csv', content)
+    assert segments[-1] == download.parse_row(GOOD, 'eval')
+    assert len(complaints) == len(complaint)
+    assert all(expected in said for expected, said in zip(complaint, complaints, strict=True))
+
+
+@given(st.lists(st.one_of(st.just(GOOD), st.text()), max_size=20))
+def test_every_line_is_read_or_complained_about(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
+    content = '\n'.join(lines).encode(errors='surrogatepass')
+    path = tmp_path_factory.mktemp('csv') / 'eval_segments.csv'
+    segments, complaints = read(path, content)
+    seen = path.read_text(encoding='utf-8-sig', errors='replace').split('\n')
+    assert len(segments) + len(complaints) == sum(1 for line in seen if line.strip() and not line.startswith('#'))
+    assert len(segments) >= lines.count(GOOD) - (lines[:1] == [GOOD] and content[:1] == b'\xef')
+
+
+@given(
+    st.from_regex(r'[A-Za-z0-9_-]{11}', fullmatch=True),
+    st.integers(0, 600_000),
+    st.integers(1, 10_000),
+    st.lists(st.sampled_from(['/m/09x0r', '/t/dd00088', '/m/07q6cd_']), min_size=1, max_size=5),
+)
+def test_what_is_written_is_read(ytid: str, start: int, length: int, tags: list[str]) -> None:
+    line = f'{ytid}, {start / 1000:.3f}, {(start + length) / 1000:.3f}, "{",".join(tags)}"'
+    assert download.parse_row(line, 's') == (ytid, start / 1000, (start + length) / 1000, tuple(tags), 's')
+
+
+def test_malformed_and_repeated_rows_are_said_counted_and_skipped(program: Program) -> None:
+    good = [f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(3)]
+    program.offer(good[0], 'nonsense', good[1], good[0], good[2])
+    said = program.run()
+    assert 'eval_segments.csv, line 5: skipped, 1 of 4 fields' in said.stdout
+    assert said.stdout.count('00000000000 is already a row of eval') == 1
+    assert 'rows skipped            2' in said.stdout
+    assert len(program.metadata) == 3
+
+
+def test_labels_keep_their_names_and_unknown_tags_their_mid(program: Program) -> None:
+    program.offer('aaaaaaaaaaa, 30.000, 40.000, "/m/05zppz,/m/unknown"', 'bbbbbbbbbbb, 30.000, 40.000, "/m/unknown"')
+    said = program.run()
+    assert program.metadata['id_aaaaaaaaaaa']['labels'] == ['Male speech, man speaking', '/m/unknown']
+    assert said.stdout.count('/m/unknown: has no label') == 1
+
+
+def test_a_list_that_the_user_put_there_wins(program: Program) -> None:
+    program.offer('aaaaaaaaaaa, 30.000, 40.000, "/m/09x0r"')
+    csvs = program.root / 'csvs'
+    csvs.mkdir(parents=True)
+    (csvs / 'eval_segments.csv').write_text('bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"\n')
+    (csvs / 'mine_segments.csv').write_text('ccccccccccc, 30.000, 40.000, "/m/09x0r"\n')
+    program.run('--splits', 'eval', 'mine')
+    assert sorted(program.metadata) == ['id_bbbbbbbbbbb', 'id_ccccccccccc']
+    assert program.site.counts['csv'] == 1
+
+
+def test_a_file_that_is_no_list_of_labels(program: Program) -> None:
+    program.offer('aaaaaaaaaaa, 30.000, 40.000, "/m/09x0r"')
+    program.site.files['class_labels_indices.csv'] = b'<html>oops'
+    assert 'not the list of labels' in program.run(status=2).stderr

@@ -1,0 +1,165 @@
+"""What YouTube and the network can say instead of giving a clip, and what becomes of the row."""
+
+import pytest
+from conftest import Program, offset
+from download import judge
+from youtube import Video
+
+GOOD, BAD = 'ggggggggggg', 'bbbbbbbbbbb'
+
+
+def two_rows(program: Program, **video: object) -> None:
+    program.offer(f'{BAD}, 30.000, 40.000, "/m/09x0r"', f'{GOOD}, 30.000, 40.000, "/m/09x0r"')
+    program.site.videos[BAD] = Video(**video)
+
+
+@pytest.mark.parametrize(
+    ('fault', 'reason'),
+    [
+        *((fault, fault) for fault in ['private', 'removed', 'terminated', 'copyright', 'country', 'age', 'members']),
+        ('unavailable', 'unavailable'),
+    ],
+)
+def test_gone(program: Program, fault: str, reason: str) -> None:
+    two_rows(program, fault=fault)
+    said = program.run()
+    assert program.reasons[BAD] == ('gone', reason)
+    assert program.reasons[GOOD][0] == 'done'
+    assert list(program.metadata) == [f'id_{GOOD}']
+    assert f'  {reason} ' in said.stdout
+    asked = program.site.asked['player', BAD]
+    program.run()
+    assert program.site.asked['player', BAD] == asked
+
+
+@pytest.mark.parametrize('fault', ['bot', 'captcha', 'rate', 'player 429', 'player 403'])
+def test_refusals_that_are_not_the_clips_fault_stop_the_run(program: Program, fault: str) -> None:
+    two_rows(program, fault=fault)
+    said = program.run('--num-processes', '1', status=1)
+    assert BAD not in program.reasons
+    assert 'cookies.txt' in said.stderr
+    assert 'YouTube refuses us' in said.stderr
+    assert not program.site.asked['player', GOOD]
+    program.site.videos.clear()
+    program.run()
+    assert {status for status, _ in program.reasons.values()} == {'done'}
+
+
+@pytest.mark.parametrize('fault', ['bot', 'unavailable', 'kids', 'age', 'player 403', 'player 429'])
+def test_the_cheap_request_alone_is_not_believed(program: Program, fault: str) -> None:
+    two_rows(program, fault=fault, minimal=True)
+    program.run()
+    assert program.reasons[BAD][0] == 'done'
+    assert program.site.asked['page', BAD] == 1
+    assert not program.site.asked['page', GOOD]
+
+
+def test_the_cheap_request_is_given_up_when_it_keeps_failing(program: Program) -> None:
+    rows = [f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(12)]
+    program.offer(*rows)
+    program.site.healthy = Video(fault='unavailable', minimal=True)
+    said = program.run('--num-processes', '1')
+    assert 'going on with the full one' in said.stdout
+    assert len(program.metadata) == 12
+    assert program.site.asked['page', rows[-1][:11]] == 1
+    assert program.site.asked['player', rows[-1][:11]] < program.site.asked['player', rows[0][:11]]
+
+
+@pytest.mark.parametrize(
+    'fault',
+    ['player 500', 'player drop', 'player garbage', 'media 403', 'media 500', 'media drop', 'media truncate', 'media stall'],
+)
+def test_a_passing_failure_is_tried_again(program: Program, fault: str) -> None:
+    two_rows(program, fault=fault, times=1)
+    program.run()
+    assert {status for status, _ in program.reasons.values()} == {'done'}
+    assert abs(offset(program.clip(BAD), 30, 10)) <= 0.025
+    assert not program.leftovers()
+
+
+@pytest.mark.parametrize(
+    ('fault', 'reason'),
+    [
+        ('player 500', 'network'),
+        ('player stall', 'network'),
+        ('player garbage', 'no format'),
+        ('media 403', 'media 403'),
+        ('media 404', 'media'),
+        ('media truncate', 'wrong length'),
+        ('media stall', 'wrong length'),
+    ],
+)
+def test_a_lasting_failure_is_recorded_and_tried_by_the_next_run(program: Program, fault: str, reason: str) -> None:
+    two_rows(program, fault=fault)
+    said = program.run('--retries', '1', '--timeout', '1', status=1)
+    assert program.reasons[BAD] == ('failed', reason)
+    assert [path.name for path in program.clips()] == [f'id_{GOOD}.m4a']
+    assert f'  {reason} ' in said.stdout
+    program.site.videos.clear()
+    program.run()
+    assert program.reasons[BAD][0] == 'done'
+
+
+def test_an_upcoming_video_is_asked_for_once_per_run(program: Program) -> None:
+    two_rows(program, fault='upcoming')
+    program.run(status=1)
+    assert program.reasons[BAD] == ('failed', 'live')
+    assert program.site.asked['player', BAD] == 1
+
+
+def test_a_clip_cannot_outlast_its_time(program: Program) -> None:
+    two_rows(program, fault='media stall')
+    program.run('--timeout', '60', '--clip-timeout', '2', '--retries', '0', status=1)
+    assert program.reasons[BAD] == ('failed', 'timeout')
+
+
+def test_a_dead_network_marks_nothing_as_gone(program: Program) -> None:
+    rows = [f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(40)]
+    program.offer(*rows)
+    program.site.healthy = Video(fault='player drop')
+    said = program.run('--num-processes', '4', status=1)
+    assert 'check the network' in said.stderr
+    assert 'gone' not in {status for status, _ in program.reasons.values()}
+    assert program.site.counts['player'] < 40
+    program.site.healthy = Video()
+    program.run()
+    assert len(program.metadata) == 40
+
+
+def test_media_403_across_videos_stops_the_run(program: Program) -> None:
+    program.offer(*(f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(40)))
+    program.site.healthy = Video(fault='media 403')
+    said = program.run('--num-processes', '4', status=1)
+    assert 'media 403' in said.stderr
+    assert program.site.counts['media'] < 80
+
+
+def test_gone_rows_are_asked_for_again_on_request(program: Program) -> None:
+    two_rows(program, fault='age')
+    program.run()
+    program.site.videos.clear()
+    program.run('--again', 'country')
+    assert program.reasons[BAD] == ('gone', 'age')
+    program.run('--again', 'age')
+    assert program.reasons[BAD][0] == 'done'
+
+
+@pytest.mark.parametrize(
+    ('words', 'verdict', 'reason'),
+    [
+        ("Private video. Sign in if you've been granted access to this video", 'gone', 'private'),
+        ('Sign in to confirm you’re not a bot. Use --cookies', 'throttled', 'bot check'),
+        ('SIGN IN TO CONFIRM YOUR AGE', 'gone', 'age'),
+        ('All player responses are invalid. Your IP is likely being blocked by Youtube', 'throttled', 'blocked'),
+        ("Video unavailable. This content isn't available, try again later.", 'throttled', 'rate limit'),
+        ('Unable to download API page: HTTP Error 429: Too Many Requests', 'throttled', 'rate limit'),
+        ('The provided YouTube account cookies are no longer valid', 'stop', 'cookies'),
+        ('This live event will begin in 3 days.', 'failed', 'live'),
+        ('[Errno -3] Temporary failure in name resolution', 'failed', 'network'),
+        ('Requested format is not available', 'failed', 'no format'),
+        ('This video is not available', 'gone', 'unavailable'),
+        ('something never seen before', 'failed', 'other'),
+    ],
+)
+def test_words_and_their_meaning(words: str, verdict: str, reason: str) -> None:
+    assert judge(words)[:2] == (reason, verdict)

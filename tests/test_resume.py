@@ -1,0 +1,214 @@
+"""What a rerun knows: after a finished run, a crash, an interruption, a lost clip."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import download
+import mutagen
+import pytest
+import youtube as stand_in
+from conftest import SCRIPT, Program, kill_session, processes_of, wait_for
+
+ID = 'aaaaaaaaaaa'
+ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
+linux = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+
+
+def test_the_record_is_complete(program: Program) -> None:
+    program.offer('-_aaaaaaaaa, 30.000, 40.000, "/m/068hy,/m/09x0r"')
+    program.run()
+    (record,) = program.metadata.values()
+    assert record.pop('duration') == pytest.approx(10, abs=0.1)
+    assert record == {
+        'id': 'id_-_aaaaaaaaa',
+        'path': 'wavs/id_-_aaaaaaaaa.m4a',
+        'title': stand_in.Video().title,
+        'url': 'https://www.youtube.com/watch?v=-_aaaaaaaaa',
+        'tags': ['/m/068hy', '/m/09x0r'],
+        'labels': ['Domestic animals, pets', 'Speech'],
+        'ytid': '-_aaaaaaaaa',
+        'split': 'eval',
+        'start': 30.0,
+        'end': 40.0,
+        'format_id': '140',
+        'ext': 'm4a',
+    }
+    assert (program.root / record['path']).exists()
+    assert not program.leftovers()
+
+
+def test_a_rerun_of_a_finished_run_asks_for_nothing(program: Program) -> None:
+    program.offer(*stand_in.rows(5))
+    program.run()
+    before, metadata = program.site.counts.copy(), program.metadata
+    said = program.run()
+    assert program.site.counts == before
+    assert '5 rows, 5 settled (5 done), 0 to do' in said.stdout
+    assert program.metadata == metadata
+
+
+def test_a_rerun_of_twenty_thousand_settled_rows_reads_only(program: Program) -> None:
+    rows = stand_in.rows(20_000)
+    program.offer(*rows)
+    (program.root / 'wavs').mkdir(parents=True)
+    with open(program.root / 'wavs' / 'journal.jsonl', 'w') as journal:
+        for row in rows:
+            record = dict.fromkeys(download.RECORD, 0) | {'id': f'id_{row[:11]}', 'ext': 'm4a', 'status': 'done', 'bytes': 0}
+            journal.write(json.dumps(record) + '\n')
+    said = program.run()
+    assert '20000 settled (20000 done), 0 to do' in said.stdout
+    assert set(program.site.counts) == {'csv', 'connections to csv', 'unexpected'} - {'unexpected'}
+    assert len(program.metadata) == 20_000
+
+
+def test_a_larger_limit_goes_on_where_the_smaller_ended(program: Program) -> None:
+    rows = stand_in.rows(6)
+    program.offer(*rows)
+    program.run('--limit', '2')
+    assert sorted(program.metadata) == sorted(f'id_{row[:11]}' for row in rows[:2])
+    program.run('--limit', '2')
+    assert program.site.counts['player'] == 2
+    program.run()
+    assert program.site.counts['player'] == len(program.metadata) == 6
+
+
+def test_another_ext_is_another_job(program: Program) -> None:
+    program.offer(ROW, 'bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"')
+    program.site.add('bbbbbbbbbbb', fault='private')
+    program.run()
+    program.run('--ext', 'wav')
+    assert {path.name for path in program.clips()} == {f'id_{ID}.m4a', f'id_{ID}.wav'}
+    assert program.metadata[f'id_{ID}']['ext'] == 'wav'
+    assert program.site.asked['player', 'bbbbbbbbbbb'] == 1
+
+
+@linux
+@pytest.mark.parametrize('moment', [0, 3, 11, 25], ids=lambda n: f'after {n} clips')
+def test_kill_9_at_any_moment(program: Program, moment: int) -> None:
+    rows = stand_in.rows(40, seed=moment)
+    program.offer(*rows)
+    program.site.latency = 0.01
+    process = program.start('--num-processes', '4')
+    wait_for(lambda: len(program.clips()) >= moment and program.site.counts['player'])
+    kill_session(process)
+    for path in program.clips():
+        assert mutagen.File(path).info.length == pytest.approx(10, abs=0.1)
+    program.run('--num-processes', '4')
+    assert len(program.metadata) == len(program.clips()) == 40
+    assert program.site.counts['player'] <= 40 + 4
+    assert len({entry['id'] for entry in program.journal}) == len(program.journal) == 40
+    assert not program.leftovers()
+
+
+@linux
+@pytest.mark.parametrize('stalled', [False, True], ids=['busy', 'waiting for YouTube'])
+def test_ctrl_c(program: Program, stalled: bool) -> None:
+    program.offer(*stand_in.rows(60))
+    program.site.latency = 0.02
+    if stalled:
+        program.site.healthy.fault = 'media stall'
+    process = program.start('--timeout', '60')
+    wait_for(lambda: program.site.counts['media'] >= 10 if stalled else len(program.clips()) >= 5)
+    pressed = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert time.monotonic() - pressed < 3
+    assert process.returncode == 130
+    assert 'interrupted' in err
+    assert 'Traceback' not in out + err
+    wait_for(lambda: not processes_of(process.pid), 1)
+    assert not program.leftovers()
+    assert len(program.metadata) == len(program.journal)
+
+
+@linux
+@pytest.mark.parametrize('delay', [0.15, 0.4, 0.7, 1.0, 1.3])
+def test_ctrl_c_while_it_starts(program: Program, delay: float) -> None:
+    program.offer(*stand_in.rows(200))
+    process = program.start()
+    time.sleep(delay)  # any moment will do
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=10)
+    assert process.returncode in (130, -signal.SIGINT)
+    assert 'ForkServer' not in err
+    wait_for(lambda: not processes_of(process.pid), 2)
+
+
+def test_a_torn_last_line_is_repaired(program: Program) -> None:
+    program.offer(ROW, 'bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"')
+    program.run('--limit', '1')
+    with open(program.root / 'wavs' / 'journal.jsonl', 'a') as journal:
+        journal.write('{"id": "id_bbbbbbbbbbb", "status": "do')
+    program.run()
+    assert [entry['status'] for entry in program.journal] == ['done', 'done']
+    assert len(program.metadata) == 2
+
+
+def test_a_clip_without_a_journal_line_is_adopted(program: Program) -> None:
+    program.offer(ROW)
+    program.run()
+    (program.root / 'wavs' / 'journal.jsonl').unlink()
+    program.run()
+    record = program.metadata[f'id_{ID}']
+    assert (record['title'], record['labels']) == ('', ['Speech'])
+    assert program.site.counts['player'] == 1
+
+
+@pytest.mark.parametrize('content', [b'', b'\0' * 5000], ids=['empty', 'garbage'])
+def test_a_broken_file_without_a_journal_line_is_replaced(program: Program, content: bytes) -> None:
+    program.offer(ROW)
+    (program.root / 'wavs').mkdir(parents=True)
+    (program.root / 'wavs' / f'id_{ID}.m4a').write_bytes(content)
+    program.run()
+    assert mutagen.File(program.clip()).info.length == pytest.approx(10, abs=0.1)
+    assert program.metadata[f'id_{ID}']['title']
+
+
+@pytest.mark.parametrize('damage', ['missing', 'cut short', 'replaced'])
+def test_verify(program: Program, damage: str) -> None:
+    rows = stand_in.rows(3)
+    program.offer(*rows)
+    program.run('--ext', 'wav')
+    path = program.clips()[0]
+    if damage == 'missing':
+        path.unlink()
+    elif damage == 'cut short':
+        os.truncate(path, path.stat().st_size // 2)
+    else:
+        path.write_bytes(b'\0' * path.stat().st_size)
+    program.run('--ext', 'wav')
+    assert program.site.counts['player'] == 3, 'the journal is trusted'
+    said = program.run('--ext', 'wav', '--verify')
+    assert 'verified 3 clips: 1 missing or damaged' in said.stdout
+    assert program.site.counts['player'] == 4
+    assert mutagen.File(path).info.length == pytest.approx(10, abs=0.01)
+    assert len(program.metadata) == 3
+    assert 'verified 3 clips: 0 missing' in program.run('--ext', 'wav', '--verify').stdout
+
+
+def test_merge_alone(program: Program) -> None:
+    program.offer(*stand_in.rows(3))
+    program.run()
+    before = program.metadata
+    (program.root / 'audioset_metadata.json').unlink()
+    command = [sys.executable, str(SCRIPT), '--root', str(program.root), '--merge']
+    assert '3 records' in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert program.metadata == before
+
+
+@pytest.mark.skipif(not os.path.isdir('/dev/shm'), reason='needs a second file system')
+def test_wavs_on_another_file_system(program: Program) -> None:
+    import tempfile
+
+    program.offer(ROW)
+    program.root.mkdir()
+    with tempfile.TemporaryDirectory(dir='/dev/shm') as elsewhere:
+        (program.root / 'wavs').symlink_to(elsewhere)
+        program.run()
+        assert mutagen.File(program.clip()).info.length == pytest.approx(10, abs=0.1)
+        assert program.metadata[f'id_{ID}']['path'] == f'wavs/id_{ID}.m4a'
+        assert not list((program.root / 'wavs' / '.parts').iterdir())

@@ -1,0 +1,158 @@
+"""Settings, their flags, and one clear line for what is wrong."""
+
+import ast
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import download
+import pytest
+from conftest import SCRIPT, Program, offset
+
+ID = 'aaaaaaaaaaa'
+ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
+HERE = SCRIPT.parent
+
+
+def test_every_global_of_the_block_has_a_flag_with_its_comment() -> None:
+    tree = ast.parse(SCRIPT.read_text())
+    names = [n.target.id for n in tree.body if isinstance(n, ast.AnnAssign) and n.value]
+    settings = download.read_settings([])
+    assert {'splits', 'ext', 'sample_rate', 'channels', 'num_processes', 'cookie_path', 'limit', 'retries', 'root'} <= set(names)
+    assert set(vars(settings)) == set(names)
+    told = subprocess.run([sys.executable, str(SCRIPT), '--help'], capture_output=True, text=True, check=True).stdout
+    assert all(f'--{name.replace("_", "-")}' in told for name in names)
+    assert 'Hz; None: the source' in told
+
+
+@pytest.mark.parametrize(
+    ('flags', 'name', 'value'),
+    [
+        (['--sample-rate', '16000'], 'sample_rate', 16000),
+        (['--limit', 'none'], 'limit', None),
+        (['--splits', 'eval', 'balanced_train'], 'splits', ['eval', 'balanced_train']),
+        (['--ydl-opts', '{"ratelimit": 9}'], 'ydl_opts', {'ratelimit': 9}),
+        (['--no-verify'], 'verify', False),
+        (['--timeout', '2.5'], 'timeout', 2.5),
+    ],
+)
+def test_flags_have_the_types_of_their_settings(flags: list[str], name: str, value: object) -> None:
+    assert getattr(download.read_settings(flags), name) == value
+
+
+@pytest.mark.parametrize(
+    ('flags', 'said'),
+    [
+        (['--nonsense'], 'nonsense'),
+        (['--limit', 'many'], 'limit'),
+        (['--limit', '0'], 'limit'),
+        (['--ext', 'ogg'], 'm4a, wav, flac, opus, mp3, mp4'),
+        (['--sample-rate', '-1'], 'sample_rate'),
+        (['--ext', 'opus', '--sample-rate', '44100'], '48000'),
+        (['--channels', '3'], 'channels'),
+        (['--num-processes', '0'], 'num_processes'),
+        (['--retries', '-1'], 'retries'),
+        (['--ydl-opts', '[1]'], 'ydl_opts'),
+        (['--ydl-opts', '{'], 'ydl-opts'),
+        (['--exact-frames'], 'mp4'),
+        (['--again', 'boredom'], 'again'),
+        (['--splits', 'nowhere'], 'nowhere_segments.csv'),
+        (['--splits', '../eval'], 'splits'),
+        (['--splits'], 'splits'),
+        (['--ffmpeg', 'no-such-program'], 'no-such-program'),
+        (['--verify', '--merge'], 'one at a time'),
+    ],
+    ids=' '.join,
+)
+def test_what_is_wrong_is_said_in_one_line(program: Program, flags: list[str], said: str) -> None:
+    program.offer(ROW)
+    err = program.run(*flags, status=2).stderr
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not program.site.counts['player']
+
+
+@pytest.mark.parametrize('edit', ["sample_rate: int | None = '16k'", "splits: list[str] = 'eval'", 'ext: str = None'])
+def test_an_edited_global_of_the_wrong_type(tmp_path: pathlib.Path, edit: str) -> None:
+    name = edit.partition(':')[0]
+    edited = re.sub(rf'^{name}: .+? = .+?  #', lambda _: f'{edit}  #', SCRIPT.read_text(), count=1, flags=re.M)
+    (tmp_path / 'download.py').write_text(edited)
+    ran = subprocess.run([sys.executable, str(tmp_path / 'download.py')], capture_output=True, text=True)
+    assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
+    assert name in ran.stderr
+
+
+def test_editing_the_globals_is_enough(program: Program) -> None:
+    program.offer(ROW)
+    program.root.mkdir()
+    program.script = program.root / 'download.py'
+    edited = SCRIPT.read_text().replace("ext: str = 'm4a'", "ext: str = 'wav'").replace("root: str = ''", f"root: str = '{program.root}'")
+    program.script.write_text(edited.replace('num_processes: int = 4 * (os.cpu_count() or 1)', 'num_processes: int = 1'))
+    program.run()
+    assert program.clip().suffix == '.wav'
+
+
+def test_without_root_everything_is_beside_the_script(program: Program) -> None:
+    program.offer(ROW, split='unbalanced_train')
+    program.root.mkdir()
+    shutil.copy(SCRIPT, program.root)
+    command = [sys.executable, 'download.py', '--limit', '1']
+    subprocess.run(command, cwd=program.root, env=program.env, check=True, capture_output=True)
+    assert program.metadata[f'id_{ID}']['split'] == 'unbalanced_train'
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root may write anywhere')
+def test_an_unwritable_root(program: Program) -> None:
+    program.root.mkdir(mode=0o500)
+    assert 'cannot be written' in program.run(status=2).stderr
+
+
+def test_a_root_that_is_a_file(program: Program) -> None:
+    program.root.write_text('')
+    assert 'cannot be written' in program.run(status=2).stderr
+
+
+def test_importing_does_nothing(tmp_path: pathlib.Path) -> None:
+    code = 'import sys, os; before = set(os.listdir()); import download; assert set(os.listdir()) == before; assert "yt_dlp" not in sys.modules'
+    subprocess.run([sys.executable, '-B', '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(HERE)}, check=True)
+
+
+def test_ydl_opts_reach_yt_dlp(program: Program) -> None:
+    program.offer(ROW)
+    program.run('--ydl-opts', '{"format": "251"}', '--ext', 'wav')
+    assert program.metadata[f'id_{ID}']['format_id'] == '251'
+
+
+def test_another_client_on_request(program: Program) -> None:
+    program.offer(ROW)
+    program.run()
+    usual = set(program.site.clients)
+    (program.root / 'wavs' / 'journal.jsonl').unlink()
+    program.clip().unlink()
+    program.run('--client', 'ios')
+    assert set(program.site.clients) - usual == {'IOS'}
+
+
+def test_an_old_ffmpeg_is_named_and_used_all_the_same(program: Program, tmp_path: pathlib.Path) -> None:
+    import imageio_ffmpeg
+
+    program.offer(ROW)
+    old, real = tmp_path / 'ffmpeg', imageio_ffmpeg.get_ffmpeg_exe()
+    hide = '[ "$2" = -h ] && exec "$F" "$@" | grep -v -- -request_size'
+    refuse = 'case "$*" in *-request_size*) echo "Unrecognized option" >&2; exit 1;; esac'
+    old.write_text(f'#!/bin/sh\nF={real}\nif [ "$2" = -h ]; then "$F" "$@" | grep -v request_size; exit; fi\n{refuse}\nexec "$F" "$@"\n')
+    old.chmod(0o755)
+    said = program.run('--ffmpeg', str(old))
+    assert 'too old for -request_size' in said.stdout
+    assert abs(offset(program.clip(), 30, 10)) <= 0.025
+    assert hide
+
+
+def test_requirements_and_the_inline_block_are_the_same() -> None:
+    inline = re.search(r'# dependencies = \[(.+)\]', SCRIPT.read_text())
+    assert inline
+    listed = [line for line in (HERE / 'requirements.txt').read_text().splitlines() if line and not line.startswith('#')]
+    assert re.findall(r'"(.+?)"', inline[1]) == listed
