@@ -19,7 +19,7 @@ HERE = SCRIPT.parent
 
 def test_every_global_of_the_block_has_a_flag_with_its_comment() -> None:
     tree = ast.parse(SCRIPT.read_text())
-    names = [n.target.id for n in tree.body if isinstance(n, ast.AnnAssign) and n.value]
+    names = [n.target.id for n in tree.body if isinstance(n, ast.AnnAssign) and n.value and n.target.id.islower()]
     settings = download.read_settings([])
     assert {'splits', 'ext', 'sample_rate', 'channels', 'num_processes', 'cookie_path', 'limit', 'retries', 'root'} <= set(names)
     assert set(vars(settings)) == set(names)
@@ -82,7 +82,7 @@ def test_an_edited_global_of_the_wrong_type(tmp_path: pathlib.Path, edit: str) -
     (tmp_path / 'download.py').write_text(edited)
     ran = subprocess.run([sys.executable, str(tmp_path / 'download.py')], capture_output=True, text=True)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
-    assert name in ran.stderr
+    assert name in ran.stderr.replace('-', '_')
 
 
 def test_editing_the_globals_is_enough(program: Program) -> None:
@@ -141,14 +141,12 @@ def test_an_old_ffmpeg_is_named_and_used_all_the_same(program: Program, tmp_path
 
     program.offer(ROW)
     old, real = tmp_path / 'ffmpeg', imageio_ffmpeg.get_ffmpeg_exe()
-    hide = '[ "$2" = -h ] && exec "$F" "$@" | grep -v -- -request_size'
     refuse = 'case "$*" in *-request_size*) echo "Unrecognized option" >&2; exit 1;; esac'
     old.write_text(f'#!/bin/sh\nF={real}\nif [ "$2" = -h ]; then "$F" "$@" | grep -v request_size; exit; fi\n{refuse}\nexec "$F" "$@"\n')
     old.chmod(0o755)
     said = program.run('--ffmpeg', str(old))
     assert 'too old for -request_size' in said.stdout
     assert abs(offset(program.clip(), 30, 10)) <= 0.025
-    assert hide
 
 
 def test_requirements_and_the_inline_block_are_the_same() -> None:

@@ -356,7 +356,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         return what in ('drop', 'stall', 'garbage') or what.isdigit()
 
     def reply(self, body: bytes, kind: str = 'text/plain', status: int = 200) -> None:
+        self.server.cookies.update(self.headers.get_all('Cookie') or [])
         self.send_response(status)
+        if self.server.set_cookie and kind == 'text/html':
+            self.send_header('Set-Cookie', self.server.set_cookie)
         self.send_header('Content-Type', kind)
         self.send_header('Content-Length', str(len(body)))
         self.end_headers()
@@ -378,6 +381,8 @@ class YouTube(http.server.ThreadingHTTPServer):
         self.counts: Counter[str] = Counter()
         self.asked: Counter[tuple[str, str]] = Counter()  # (kind, id) -> requests
         self.clients: Counter[str] = Counter()
+        self.cookies: set[str] = set()  # Cookie headers that came
+        self.set_cookie = ''  # sent with every page
         self.closing = threading.Event()
         self.lock = threading.Lock()
         authority = trustme.CA()

@@ -1,0 +1,132 @@
+"""Cookies, certificates and proxies: used where they are given, told to nobody."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+import youtube as stand_in
+from conftest import Program, wait_for
+
+ID = 'aaaaaaaaaaa'
+ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
+SECRET = 'hush-hush-7531'
+LOGIN = ['LOGIN_INFO', 'SAPISID', '__Secure-1PSAPISID', '__Secure-3PSAPISID']
+
+
+def give_cookies(program: Program, names: list[str]) -> str:
+    program.root.mkdir(exist_ok=True)
+    lines = [f'.youtube.com\tTRUE\t/\tTRUE\t2147483647\t{name}\t{SECRET}' for name in names]
+    text = '\n'.join(['# Netscape HTTP Cookie File', *lines, ''])
+    (program.root / 'cookies.txt').write_text(text)
+    return text
+
+
+@pytest.mark.parametrize('names', [pytest.param(['VISITOR_INFO1_LIVE'], id='a guest'), pytest.param(LOGIN, id='an account')])
+def test_cookies_are_sent_and_kept_to_ourselves(program: Program, names: list[str]) -> None:
+    program.offer(ROW, 'bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"')
+    program.site.add('bbbbbbbbbbb', fault='private')
+    text = give_cookies(program, names)
+    said = program.run()
+    assert any(SECRET in cookie for cookie in program.site.cookies)
+    assert [status for status, _ in program.reasons.values()].count('done') == 1
+    assert (program.root / 'cookies.txt').read_text() == text
+    assert not program.leftovers()
+    written = [path.read_bytes() for path in program.root.rglob('*') if path.is_file() and path.name != 'cookies.txt']
+    assert not any(SECRET.encode() in content for content in [*written, said.stdout.encode(), said.stderr.encode()])
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='Windows has other permissions')
+def test_each_worker_has_a_copy_for_its_owner_alone(program: Program) -> None:
+    program.offer(ROW)
+    give_cookies(program, ['PREF'])
+    program.site.healthy.fault = 'page stall'
+    process = program.start('--num-processes', '2')
+    wait_for(lambda: program.site.counts['page'])
+    copies = list((program.root / 'temps').rglob('cookies.txt'))
+    modes = {stat.S_IMODE(copy.stat().st_mode) for copy in copies}
+    process.terminate()
+    process.communicate()
+    assert modes == {0o600}
+
+
+def test_expired_cookies_stop_the_run(program: Program) -> None:
+    program.offer(ROW)
+    give_cookies(program, LOGIN)
+    program.site.set_cookie = 'LOGIN_INFO=; Max-Age=0; Domain=.youtube.com; Path=/'
+    said = program.run(status=1)
+    assert 'cookies are no longer valid' in said.stderr
+    assert not program.reasons
+
+
+@pytest.mark.parametrize('content', ['{"cookies": []}', '.youtube.com TRUE / TRUE 0 PREF x'], ids=['JSON', 'spaces'])
+def test_a_file_that_is_no_cookie_file(program: Program, content: str) -> None:
+    program.offer(ROW)
+    program.root.mkdir()
+    (program.root / 'cookies.txt').write_text(content)
+    said = program.run(status=2)
+    assert 'Netscape' in said.stderr
+    assert content not in said.stderr
+
+
+def test_an_untrusted_certificate_is_refused(program: Program) -> None:
+    """With SSL_CERT_FILE taken away, neither the lists nor the clips come through the stand-in."""
+    program.offer(ROW)
+    del program.env['SSL_CERT_FILE']
+    assert 'certificate' in program.run(status=2).stderr.lower()
+    csvs = program.root / 'csvs'
+    (csvs / 'eval_segments.csv').write_bytes(program.site.files['eval_segments.csv'])
+    (csvs / 'class_labels_indices.csv').write_bytes(stand_in.LABELS)
+    program.run('--retries', '0', status=1)
+    assert program.reasons[ID] == ('failed', 'network')
+    assert not program.site.counts['player']
+
+
+def test_ffmpeg_verifies_certificates_too(program: Program) -> None:
+    """yt-dlp is told not to look, so the clip reaches ffmpeg, which trusts certifi's authorities and not the stand-in's."""
+    program.offer(ROW)
+    program.run('--limit', '1')
+    (program.root / 'wavs' / 'journal.jsonl').unlink()
+    program.clip().unlink()
+    before = program.site.counts['media']
+    del program.env['SSL_CERT_FILE']
+    program.run('--ydl-opts', '{"nocheckcertificate": true}', '--retries', '0', status=1)
+    assert program.reasons[ID] == ('failed', 'media')
+    assert 'certificate' in program.journal[-1]['message'].lower()
+    assert program.site.counts['media'] == before
+
+
+@pytest.mark.parametrize('names', [['https_proxy'], ['http_proxy'], ['ALL_PROXY'], ['HTTPS_PROXY']], ids=' '.join)
+def test_any_of_the_usual_variables_names_the_proxy(program: Program, names: list[str]) -> None:
+    program.offer(ROW)
+    proxy = program.env.pop('https_proxy')
+    del program.env['http_proxy'], program.env['no_proxy']
+    program.env.update(dict.fromkeys(names, proxy))
+    program.run()
+    assert program.site.counts['media'] >= 1
+
+
+def test_a_socks_proxy_is_refused(program: Program) -> None:
+    program.offer(ROW)
+    program.env['https_proxy'] = 'socks5://127.0.0.1:9'
+    assert 'SOCKS' in program.run(status=2).stderr
+
+
+def test_a_certificate_file_that_is_not_there(program: Program) -> None:
+    program.env['SSL_CERT_FILE'] = 'nowhere.pem'
+    assert 'nowhere.pem' in program.run(status=2).stderr
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
+def test_no_cookie_on_a_command_line(program: Program) -> None:
+    program.offer(ROW)
+    give_cookies(program, LOGIN)
+    program.site.healthy.fault = 'media stall'
+    process = program.start('--timeout', '60')
+    wait_for(lambda: program.site.counts['media'])
+    lines = subprocess.run(['ps', '-ww', '-eo', 'args'], capture_output=True, text=True).stdout
+    process.kill()
+    process.communicate()
+    assert 'videoplayback' in lines
+    assert SECRET not in lines
