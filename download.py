@@ -98,7 +98,7 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429'),
     ('blocked', THROTTLED, False, r'likely being blocked|http error 403'),
     ('age', GONE, False, r'confirm your age|age-restricted'),
-    ('members', GONE, True, r'members-only|join this channel'),
+    ('members', GONE, True, r'members-only|join this channel|premium|requires payment'),
     ('private', GONE, True, r'private video'),
     ('terminated', GONE, True, r'account .*terminated'),
     ('copyright', GONE, True, r'copyright'),
@@ -106,8 +106,8 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('removed', GONE, True, r'has been removed'),
     ('live', FAILED, True, r'live event|premieres in|not currently live'),
     ('no format', FAILED, False, r'requested format|no video formats'),
-    ('network', FAILED, True, r'timed out|connection|reset|resol|unreachable|refused|eof|http error 5|ssl|proxy|broken pipe'),
-    ('unavailable', GONE, False, r'unavailable|not available'),
+    ('network', FAILED, True, r'timed out|connection|reset|resol|unreachable|refused|\beof\b|http error 5|ssl|proxy|broken pipe'),
+    ('unavailable', GONE, False, r'video (is )?(un|not |no longer )available'),
     ('other', FAILED, False, r''),
 ]
 TOO_SHORT = 'too short'  # the reason why a video that ends before the segment is gone
@@ -121,27 +121,21 @@ class Oops(Exception):
 
 
 class Segment(NamedTuple):
-    """A row to fetch."""
+    """A row to fetch, and how."""
 
     ytid: str
     start: float  # s
     end: float  # s
     tags: tuple[str, ...]
     split: str
-
-
-class Task(NamedTuple):
-    """A segment on its way to a worker."""
-
-    segment: Segment
     tries: int = 0
     cheap: bool = True  # ask with the single cheap request first
 
 
 class Result(NamedTuple):
-    """What became of a task. `record` holds the fields that only the fetching could tell."""
+    """What became of a segment. `record` holds the fields that only the fetching could tell."""
 
-    task: Task
+    segment: Segment
     verdict: str
     reason: str
     message: str = ''
@@ -460,24 +454,24 @@ class Worker:
             raise Refused(words)
         return info
 
-    def ask_twice(self, task: Task) -> tuple[dict[str, Any], bool]:
+    def ask_twice(self, segment: Segment) -> tuple[dict[str, Any], bool]:
         """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought it."""
-        cheap = task.cheap and self.may_be_cheap
+        cheap = segment.cheap and self.may_be_cheap
         if cheap:
             try:
-                return self.ask(task.segment.ytid, cheap=True), False
+                return self.ask(segment.ytid, cheap=True), False
             except Refused as refused:
                 if refused.sure:
                     raise
-        return self.ask(task.segment.ytid, cheap=False), cheap
+        return self.ask(segment.ytid, cheap=False), cheap
 
-    def cut(self, info: dict[str, Any], task: Task, made: Path) -> float:
+    def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
         """One ffmpeg, started by yt-dlp, makes the final file of the wanted seconds; returns its duration (s)."""
-        segment, sources = task.segment, info.get('requested_formats') or [info]
+        sources = info.get('requested_formats') or [info]
         length, slack = source_duration(info, sources)
         if segment.start >= length + slack:
             raise Refused(f'the video ends at {length:.3f} s, before {segment.start} s', TOO_SHORT, GONE)
-        flags = set() if task.tries else self.http_flags  # a retry does without what only new ffmpegs have
+        flags = set() if segment.tries else self.http_flags  # a retry does without what only new ffmpegs have
         inputs = {f'ffmpeg_i{n}': input_args(self.settings, segment, s, flags) for n, s in enumerate(sources, 1)}
         outputs = output_args(self.settings, segment, sources[-1].get('acodec') or '')
         self.run_ffmpeg(info, {**inputs, 'ffmpeg_o': outputs}, made)
@@ -504,27 +498,27 @@ class Worker:
     def ffmpeg_words(self) -> str:
         return self.log.read_text(encoding='utf-8', errors='replace')
 
-    def fetch(self, task: Task) -> Result:
+    def fetch(self, segment: Segment) -> Result:
         """One clip, from the question to its place in wavs/."""
-        segment, path = task.segment, self.settings.wavs / f'id_{task.segment.ytid}.{self.settings.ext}'
+        path = self.settings.wavs / f'id_{segment.ytid}.{self.settings.ext}'
         if path.exists() and abs((duration := measure(path)) - (segment.end - segment.start)) <= self.tolerance:
-            return self.done(task, path, {'title': '', 'format_id': ''}, duration)  # a crash came before its journal line
+            return self.done(segment, path, {'title': '', 'format_id': ''}, duration)  # a crash came before its journal line
         made = self.scratch / path.name
-        info, cheap_failed = self.ask_twice(task)
+        info, cheap_failed = self.ask_twice(segment)
         try:
-            duration = self.cut(info, task, made)
+            duration = self.cut(info, segment, made)
         except Refused as refused:
             if refused.reason != 'media 403':
                 raise
             info = self.ask(segment.ytid, cheap=False)  # the address may have gone stale
-            duration = self.cut(info, task, made)
+            duration = self.cut(info, segment, made)
         publish(made, path)
-        return self.done(task, path, info, duration)._replace(cheap_failed=cheap_failed)
+        return self.done(segment, path, info, duration)._replace(cheap_failed=cheap_failed)
 
-    def done(self, task: Task, path: Path, info: dict[str, Any], duration: float) -> Result:
+    def done(self, segment: Segment, path: Path, info: dict[str, Any], duration: float) -> Result:
         known = {'title': info['title'], 'format_id': info['format_id'], 'duration': round(duration, 3)}
         place = {'path': path.relative_to(self.settings.root).as_posix(), 'ext': self.settings.ext}
-        return Result(task, DONE, DONE, record={**place, **known, 'bytes': path.stat().st_size})
+        return Result(segment, DONE, DONE, record={**place, **known, 'bytes': path.stat().st_size})
 
 
 worker: Worker  # of this process; start_worker makes it
@@ -538,16 +532,16 @@ def start_worker(*args: Any) -> None:
     gc.freeze()
 
 
-def fetch(task: Task) -> Result:
+def fetch(segment: Segment) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
     try:
-        return worker.fetch(task)
+        return worker.fetch(segment)
     except Refused as refused:
-        return Result(task, refused.verdict, refused.reason, refused.words)
+        return Result(segment, refused.verdict, refused.reason, refused.words)
     except OSError as error:
-        return Result(task, STOP, 'disk', str(error))
+        return Result(segment, STOP, 'disk', str(error))
     except Exception:  # the one place for what nobody expected; its traceback is shown and kept
-        return Result(task, FAILED, 'unexpected', traceback.format_exc())
+        return Result(segment, FAILED, 'unexpected', traceback.format_exc())
 
 
 # ---------------------------------------------------------------------------------------------------------- remember
@@ -595,7 +589,7 @@ class Journal:
 
     def settle(self, result: Result) -> None:
         """Write down what became of a row; for a clip, its metadata record."""
-        segment = result.task.segment
+        segment = result.segment
         entry = {'id': f'id_{segment.ytid}', 'status': result.verdict, 'split': segment.split}
         if result.verdict != DONE:
             return self.add({**entry, 'reason': result.reason, 'message': result.message})
@@ -666,7 +660,7 @@ class Progress:
 
     def update(self, result: Result) -> None:
         self.counts[result.verdict, result.reason] += 1
-        self.examples.setdefault(result.reason, f'{result.task.segment.ytid}: {result.message}')
+        self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
         shown = {verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}
         self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
@@ -712,28 +706,28 @@ class Watch:
 
 
 class Queue:
-    """Which task is next: a retry whose pause is over, else a new row."""
+    """Which segment is next: a retry whose pause is over, else a new row."""
 
     def __init__(self, segments: Iterator[Segment], settings: Settings) -> None:
-        self.tasks, self.settings = (Task(segment) for segment in segments), settings
-        self.retries: list[tuple[float, int, Task]] = []  # a heap, by the time at which they are due
+        self.segments, self.settings = segments, settings
+        self.retries: list[tuple[float, int, Segment]] = []  # a heap, by the time at which they are due
         self.order = itertools.count()
         self.exhausted = False
 
-    def next(self) -> Task | None:
+    def next(self) -> Segment | None:
         if self.retries and self.retries[0][0] <= time.monotonic():
             return heapq.heappop(self.retries)[2]
-        task = next(self.tasks, None)
-        self.exhausted = task is None
-        return task
+        segment = next(self.segments, None)
+        self.exhausted = segment is None
+        return segment
 
     def retry(self, result: Result) -> bool:
-        """Take a failed task back, after a growing, jittered pause; False if there is no use or it was tried enough."""
-        task = result.task
-        if result.verdict != FAILED or result.reason == 'live' or task.tries >= self.settings.retries:
+        """Take a failed segment back, after a growing, jittered pause; False if there is no use or it was tried enough."""
+        tries = result.segment.tries
+        if result.verdict != FAILED or result.reason == 'live' or tries >= self.settings.retries:
             return False
-        due = time.monotonic() + self.settings.retry_pause * 2**task.tries * random.uniform(0.75, 1.25)
-        heapq.heappush(self.retries, (due, next(self.order), task._replace(tries=task.tries + 1)))
+        due = time.monotonic() + self.settings.retry_pause * 2**tries * random.uniform(0.75, 1.25)
+        heapq.heappush(self.retries, (due, next(self.order), result.segment._replace(tries=tries + 1)))
         return True
 
 
@@ -773,29 +767,28 @@ def download(settings: Settings, segments: Iterator[Segment], args: tuple[Any, .
     """Fan the segments out and settle what comes back; returns why it stopped early, '' if it did not."""
     results: queue.SimpleQueue[Any] = queue.SimpleQueue()
     todo, watch, flying = Queue(segments, settings), Watch(settings), {}
-    patience = 2 * settings.clip_timeout + 20 * settings.timeout  # s; a task that takes longer has lost its worker
+    patience = 2 * settings.clip_timeout + 20 * settings.timeout  # s; what takes longer has lost its worker
     with open_pool(settings.num_processes, args) as pool:
         while True:
-            while not watch.stop and len(flying) < settings.num_processes and (task := todo.next()):
-                task = task._replace(cheap=watch.cheap)
-                flying[task.segment.ytid] = task, time.monotonic() + patience
-                pool.apply_async(fetch, (task,), callback=results.put, error_callback=results.put)
+            while not watch.stop and len(flying) < settings.num_processes and (segment := todo.next()):
+                flying[segment.ytid] = segment, time.monotonic() + patience
+                pool.apply_async(fetch, (segment._replace(cheap=watch.cheap),), callback=results.put, error_callback=results.put)
             if not flying and (watch.stop or not todo.retries and todo.exhausted):
                 return watch.stop
             result = next_result(results, flying)
-            if result and flying.pop(result.task.segment.ytid, None):
+            if result and flying.pop(result.segment.ytid, None):
                 watch.see(result)
                 if result.verdict in (DONE, GONE) or not (watch.stop or todo.retry(result)):
                     settle(result)
 
 
-def next_result(results: queue.SimpleQueue[Any], flying: dict[str, tuple[Task, float]]) -> Result | None:
-    """What comes back within a moment; a task that is overdue counts as failed."""
+def next_result(results: queue.SimpleQueue[Any], flying: dict[str, tuple[Segment, float]]) -> Result | None:
+    """What comes back within a moment; a segment that is overdue counts as failed."""
     try:
         result = results.get(timeout=0.2)
     except queue.Empty:
-        overdue = (task for task, due in flying.values() if due < time.monotonic())
-        return next((Result(task, FAILED, 'lost', 'its worker never answered') for task in overdue), None)
+        overdue = (segment for segment, due in flying.values() if due < time.monotonic())
+        return next((Result(segment, FAILED, 'lost', 'its worker never answered') for segment in overdue), None)
     if isinstance(result, BaseException):
         raise result
     return result
@@ -804,23 +797,24 @@ def next_result(results: queue.SimpleQueue[Any], flying: dict[str, tuple[Task, f
 # -------------------------------------------------------------------------------------------------------------- main
 
 
-def whole_or_none(text: str) -> int | None:
-    return None if text.lower() == 'none' else int(text)
-
-
-def json_object(text: str) -> dict:
-    return json.loads(text)
-
-
-KINDS: dict[str, tuple[Any, dict[str, Any]]] = {  # annotation of a setting -> its type, how argparse reads its flag
-    'int': (int, {'type': int, 'metavar': 'N'}),
-    'int | None': ((int, type(None)), {'type': whole_or_none, 'metavar': 'N'}),
-    'float': ((int, float), {'type': float, 'metavar': 'S'}),
-    'str': (str, {'metavar': 'TEXT'}),
-    'bool': (bool, {'action': argparse.BooleanOptionalAction}),
-    'list[str]': (list, {'nargs': '*', 'metavar': 'NAME'}),
-    'dict': (dict, {'type': json_object, 'metavar': 'JSON'}),
+KINDS = {  # annotation of a setting -> its types
+    **{'int': int, 'int | None': (int, type(None)), 'float': (int, float)},
+    **{'str': str, 'bool': bool, 'list[str]': list, 'dict': dict},
 }
+
+
+def literal(text: str) -> Any:
+    """A number, JSON or none; ValueError for anything else."""
+    return json.loads('null' if text.lower() == 'none' else text)
+
+
+def read_flag(kind: str) -> dict[str, Any]:
+    """How argparse is to read the flag of a setting of this kind."""
+    if kind == 'bool':
+        return {'action': argparse.BooleanOptionalAction}
+    if kind == 'list[str]':
+        return {'nargs': '*', 'metavar': 'NAME'}
+    return {'type': str if kind == 'str' else literal, 'metavar': kind.split()[0].upper()}
 
 
 class Parser(argparse.ArgumentParser):
@@ -834,10 +828,11 @@ def read_settings(argv: list[str] | None) -> Settings:
     described = re.findall(r'^(\w+): (.+?) = .+?  # (.+)$', block, re.M)
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for name, kind, about in described:
-        parser.add_argument(f'--{name.replace("_", "-")}', default=globals()[name], help=about.replace('%', '%%'), **KINDS[kind][1])
+        flag, default = f'--{name.replace("_", "-")}', globals()[name]
+        parser.add_argument(flag, default=default, help=about.replace('%', '%%'), **read_flag(kind))
     settings = parser.parse_args(argv)
     for name, kind, _ in described:
-        if not isinstance(getattr(settings, name), KINDS[kind][0]):
+        if not isinstance(getattr(settings, name), KINDS[kind]):
             raise Oops(f'{name} = {getattr(settings, name)!r}: not {kind}')
     check_settings(settings)
     return settings
@@ -854,9 +849,9 @@ def check_settings(s: Settings) -> None:
         or (s.sample_rate in rates if rates else 0 < s.sample_rate <= 384000),
         f'channels = {s.channels}: use 1 or 2': s.channels in (None, 1, 2),
         f'limit = {s.limit}: use a number above 0, or None': s.limit is None or s.limit > 0,
-        'num_processes, max_height, timeout and clip_timeout: use numbers above 0': min(
-            s.num_processes, s.max_height, s.timeout, s.clip_timeout) > 0,
-        'retries and retry_pause: use numbers from 0': min(s.retries, s.retry_pause) >= 0,
+        'num_processes, max_height, timeout and clip_timeout: use numbers above 0': all(
+            0 < n < math.inf for n in (s.num_processes, s.max_height, s.timeout, s.clip_timeout)),
+        'retries and retry_pause: use numbers from 0': all(0 <= n < math.inf for n in (s.retries, s.retry_pause)),
         f'exact_frames is for mp4, not for {s.ext}': s.ext == 'mp4' or not s.exact_frames,
         f'again = {s.again}: use reasons of gone rows: {", ".join(reasons)}': set(s.again) <= set(reasons),
         'verify and merge: one at a time': not (s.verify and s.merge),
@@ -867,7 +862,7 @@ def check_settings(s: Settings) -> None:
 
 
 def check_trust() -> None:
-    """One proxy and one CA file for yt-dlp, ffmpeg and us: ffmpeg knows http_proxy only, and YouTube binds media to an address."""
+    """One proxy and one CA file for all: ffmpeg reads http_proxy only, and YouTube binds media to the address that asked."""
     proxies = urllib.request.getproxies()
     if proxy := proxies.get('https') or proxies.get('all') or proxies.get('http'):
         if proxy.startswith('socks'):

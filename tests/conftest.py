@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import imageio_ffmpeg
 import numpy as np
 import pytest
+
 import youtube as stand_in
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'

@@ -6,6 +6,7 @@ import subprocess
 import imageio_ffmpeg
 import mutagen
 import pytest
+
 import youtube as stand_in
 from conftest import Program, look, offset
 

@@ -2,11 +2,12 @@
 
 import pathlib
 
-import download
 import pytest
-from conftest import Program
 from hypothesis import given
 from hypothesis import strategies as st
+
+import download
+from conftest import Program
 
 GOOD = '--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"'
 

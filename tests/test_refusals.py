@@ -1,6 +1,7 @@
 """What YouTube and the network can say instead of giving a clip, and what becomes of the row."""
 
 import pytest
+
 from conftest import Program, offset
 from download import judge
 from youtube import Video

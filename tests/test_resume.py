@@ -7,9 +7,10 @@ import subprocess
 import sys
 import time
 
-import download
 import mutagen
 import pytest
+
+import download
 import youtube as stand_in
 from conftest import SCRIPT, Program, kill_session, processes_of, wait_for
 

@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 
-import download
 import pytest
+
+import download
 from conftest import SCRIPT, Program, offset
 
 ID = 'aaaaaaaaaaa'
@@ -89,8 +90,8 @@ def test_editing_the_globals_is_enough(program: Program) -> None:
     program.offer(ROW)
     program.root.mkdir()
     program.script = program.root / 'download.py'
-    edited = SCRIPT.read_text().replace("ext: str = 'm4a'", "ext: str = 'wav'").replace("root: str = ''", f"root: str = '{program.root}'")
-    program.script.write_text(edited.replace('num_processes: int = 4 * (os.cpu_count() or 1)', 'num_processes: int = 1'))
+    edited = SCRIPT.read_text().replace("ext: str = 'm4a'", "ext: str = 'wav'")
+    program.script.write_text(edited)
     program.run()
     assert program.clip().suffix == '.wav'
 
@@ -116,7 +117,7 @@ def test_a_root_that_is_a_file(program: Program) -> None:
 
 
 def test_importing_does_nothing(tmp_path: pathlib.Path) -> None:
-    code = 'import sys, os; before = set(os.listdir()); import download; assert set(os.listdir()) == before; assert "yt_dlp" not in sys.modules'
+    code = 'import sys, os; import download; assert not os.listdir(); assert "yt_dlp" not in sys.modules'
     subprocess.run([sys.executable, '-B', '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(HERE)}, check=True)
 
 
@@ -142,7 +143,8 @@ def test_an_old_ffmpeg_is_named_and_used_all_the_same(program: Program, tmp_path
     program.offer(ROW)
     old, real = tmp_path / 'ffmpeg', imageio_ffmpeg.get_ffmpeg_exe()
     refuse = 'case "$*" in *-request_size*) echo "Unrecognized option" >&2; exit 1;; esac'
-    old.write_text(f'#!/bin/sh\nF={real}\nif [ "$2" = -h ]; then "$F" "$@" | grep -v request_size; exit; fi\n{refuse}\nexec "$F" "$@"\n')
+    hide = f'if [ "$2" = -h ]; then {real} "$@" | grep -v request_size; exit; fi'
+    old.write_text(f'#!/bin/sh\n{hide}\n{refuse}\nexec {real} "$@"\n')
     old.chmod(0o755)
     said = program.run('--ffmpeg', str(old))
     assert 'too old for -request_size' in said.stdout

@@ -113,13 +113,13 @@ SAYS = {  # fault -> playabilityStatus: status, reason, subreason
     ),
     'country': ('UNPLAYABLE', 'Video unavailable', 'The uploader has not made this video available in your country'),
     'age': ('LOGIN_REQUIRED', 'Sign in to confirm your age', 'This video may be inappropriate for some users.'),
-    'members': ('UNPLAYABLE', "Join this channel to get access to members-only content like this video", ''),
+    'members': ('UNPLAYABLE', 'Join this channel to get access to members-only content like this video', ''),
     'upcoming': ('LIVE_STREAM_OFFLINE', 'This live event will begin in 3 days.', ''),
     'unavailable': ('ERROR', 'Video unavailable', ''),
     'kids': ('UNPLAYABLE', 'This video is not available', ''),
     'bot': ('LOGIN_REQUIRED', 'Sign in to confirm you’re not a bot', 'This helps protect our community. Learn more'),
     'captcha': ('UNPLAYABLE', 'Please verify', ''),
-    'rate': ('UNPLAYABLE', "Video unavailable", "This content isn't available, try again later."),
+    'rate': ('UNPLAYABLE', 'Video unavailable', "This content isn't available, try again later."),
 }
 FORMATS = [  # itag, mime, codecs, bit/s, height
     *((i, 'video/mp4', 'avc1.4d401e', b, h) for i, b, h in [
@@ -204,8 +204,8 @@ def player_json(ytid: str, video: Video, client: str, refused: bool) -> dict:
     formats = [format_json(ytid, video, *row) for row in FORMATS if video.lacks not in (row[0], row[1])]
     if client == 'WEB':  # YouTube gives browsers no addresses any more, only its own streaming protocol
         formats = [{key: value for key, value in made.items() if key != 'url'} for made in formats]
-    tracks = [{'baseUrl': f'https://www.youtube.com/api/timedtext?v={ytid}&lang=en&kind=asr', 'languageCode': 'en', 'kind': 'asr'}]
-    captions: dict = {'captionTracks': tracks, 'audioTracks': [{'captionTrackIndices': [0]}]}
+    track = {'baseUrl': f'https://www.youtube.com/api/timedtext?v={ytid}&lang=en&kind=asr', 'languageCode': 'en', 'kind': 'asr'}
+    captions: dict = {'captionTracks': [track], 'audioTracks': [{'captionTrackIndices': [0]}]}
     if client == 'WEB':  # only browsers are offered translations
         captions['translationLanguages'] = [{'languageCode': c, 'languageName': {'simpleText': c}} for c in LANGUAGES]
     return answer | {
@@ -289,7 +289,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         time.sleep(self.server.latency)
         if not self.path.startswith('/youtubei/v1/player'):
             self.server.count('next' if '/next' in self.path else 'unexpected', self.path)
-            return self.reply(b'{}', 'application/json')
+            self.reply(b'{}', 'application/json')
+            return
         ytid, client = asked['videoId'], asked['context']['client']
         self.server.count('player', ytid)
         self.server.clients[client['clientName']] += 1
@@ -310,14 +311,18 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.server.count('media', ytid)
         fault = self.server.fault(ytid, 'media')
         if fault == 'media drop' or fault[-3:].isdigit():
-            return self.broken(fault)
-        if not is_served(itag, self.server.video(ytid).seconds):
-            return self.reply(b'', status=404)
-        body = media(itag, self.server.video(ytid).seconds)
+            self.broken(fault)
+        elif is_served(itag, self.server.video(ytid).seconds):
+            self.send_media(itag, media(itag, self.server.video(ytid).seconds), fault)
+        else:
+            self.reply(b'', status=404)
+
+    def send_media(self, itag: str, body: bytes, fault: str) -> None:
         first, last = (self.headers.get('Range', 'bytes=0-')[6:]).split('-')
         start, stop = int(first), min(int(last) + 1, len(body)) if last else len(body)
         if start >= len(body):
-            return self.reply(b'', status=416)
+            self.reply(b'', status=416)
+            return
         self.send_response(206 if 'Range' in self.headers else 200)
         self.send_header('Content-Type', 'video/webm' if itag == '251' else 'video/mp4')
         self.send_header('Content-Range', f'bytes {start}-{stop - 1}/{len(body)}')
@@ -386,7 +391,7 @@ class YouTube(http.server.ThreadingHTTPServer):
         self.closing = threading.Event()
         self.lock = threading.Lock()
         authority = trustme.CA()
-        names = ['www.youtube.com', 'youtube.com', '*.youtube.com', '*.googlevideo.com', '*.googleapis.com', '*.githubusercontent.com']
+        names = ['youtube.com', '*.youtube.com', '*.googlevideo.com', '*.googleapis.com', '*.githubusercontent.com']
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(*names).configure_cert(self.tls)
         self.scratch = tempfile.TemporaryDirectory()
@@ -438,7 +443,11 @@ class YouTube(http.server.ThreadingHTTPServer):
 
 # ------------------------------------------------------------------------------------------------------- rows and labels
 
-LABELS = b'index,mid,display_name\n0,/m/09x0r,"Speech"\n1,/m/05zppz,"Male speech, man speaking"\n2,/m/068hy,"Domestic animals, pets"\n'
+LABELS = b"""index,mid,display_name
+0,/m/09x0r,"Speech"
+1,/m/05zppz,"Male speech, man speaking"
+2,/m/068hy,"Domestic animals, pets"
+"""
 TAGS = ['/m/09x0r', '/m/05zppz', '/m/068hy']
 ALPHABET = string.ascii_letters + string.digits + '-_'
 
