@@ -148,7 +148,7 @@ class Refused(Exception):
 
     def __init__(self, words: str, reason: str = '', verdict: str = FAILED) -> None:
         super().__init__(words)
-        self.words = ' '.join(words.split())[:300]
+        self.words = re.sub(r'\?\S{40,}', '?…', ' '.join(words.split()))[:300]  # media addresses are long and name yours
         self.reason, self.verdict, self.sure = (reason, verdict, True) if reason else judge(words)
 
 
@@ -421,6 +421,7 @@ class Worker:
         self.log, self.listener, self.ydls = self.scratch / 'ffmpeg.log', Listener(), {}
         self.cookies = self.copy_cookies()
         self.may_be_cheap = not self.cookies and not {'cookiefile', 'cookiesfrombrowser'} & settings.ydl_opts.keys()
+        self.log.touch()
         external.Popen = watched_popen(settings.clip_timeout, self.log)
 
     def copy_cookies(self) -> Path | None:
@@ -504,15 +505,18 @@ class Worker:
         if path.exists() and abs((duration := measure(path)) - (segment.end - segment.start)) <= self.tolerance:
             return self.done(segment, path, {'title': '', 'format_id': ''}, duration)  # a crash came before its journal line
         made = self.scratch / path.name
-        info, cheap_failed = self.ask_twice(segment)
         try:
-            duration = self.cut(info, segment, made)
-        except Refused as refused:
-            if refused.reason != 'media 403':
-                raise
-            info = self.ask(segment.ytid, cheap=False)  # the address may have gone stale
-            duration = self.cut(info, segment, made)
-        publish(made, path)
+            info, cheap_failed = self.ask_twice(segment)
+            try:
+                duration = self.cut(info, segment, made)
+            except Refused as refused:
+                if refused.reason != 'media 403':
+                    raise
+                info = self.ask(segment.ytid, cheap=False)  # the address may have gone stale
+                duration = self.cut(info, segment, made)
+            publish(made, path)
+        finally:
+            made.unlink(missing_ok=True)
         return self.done(segment, path, info, duration)._replace(cheap_failed=cheap_failed)
 
     def done(self, segment: Segment, path: Path, info: dict[str, Any], duration: float) -> Result:
@@ -838,27 +842,28 @@ def read_settings(argv: list[str] | None) -> Settings:
     return settings
 
 
+def require(holds: Any, message: str) -> None:
+    if not holds:
+        raise Oops(message)
+
+
 def check_settings(s: Settings) -> None:
     """Refuse values and combinations that cannot work."""
-    rates, reasons = RATES.get(s.ext), [reason for reason, verdict, *_ in VERDICTS if verdict == GONE] + [TOO_SHORT]
-    rules = {
-        f'ext = {s.ext!r}: use one of {", ".join(ENCODE)}': s.ext in ENCODE,
-        f'splits = {s.splits}: name lists, with letters, digits, _, - and .': s.splits
-        and all(re.fullmatch(r'\w[\w.-]*', str(split)) for split in s.splits),
-        f'sample_rate = {s.sample_rate}: {s.ext} takes {", ".join(map(str, rates or ["1 to 384000"]))} Hz': s.sample_rate is None
-        or (s.sample_rate in rates if rates else 0 < s.sample_rate <= 384000),
-        f'channels = {s.channels}: use 1 or 2': s.channels in (None, 1, 2),
-        f'limit = {s.limit}: use a number above 0, or None': s.limit is None or s.limit > 0,
-        'num_processes, max_height, timeout and clip_timeout: use numbers above 0': all(
-            0 < n < math.inf for n in (s.num_processes, s.max_height, s.timeout, s.clip_timeout)),
-        'retries and retry_pause: use numbers from 0': all(0 <= n < math.inf for n in (s.retries, s.retry_pause)),
-        f'exact_frames is for mp4, not for {s.ext}': s.ext == 'mp4' or not s.exact_frames,
-        f'again = {s.again}: use reasons of gone rows: {", ".join(reasons)}': set(s.again) <= set(reasons),
-        'verify and merge: one at a time': not (s.verify and s.merge),
-    }  # fmt: skip
-    for message, holds in rules.items():
-        if not holds:
-            raise Oops(message)
+    rates = RATES.get(s.ext, range(1, 384_001))
+    reasons = {TOO_SHORT, *(reason for reason, verdict, *_ in VERDICTS if verdict == GONE)}
+    positive, named = (s.num_processes, s.max_height, s.timeout, s.clip_timeout), [str(split) for split in s.splits]
+    require(s.ext in ENCODE, f'ext = {s.ext!r}: use one of {", ".join(ENCODE)}')
+    require(
+        named and all(re.fullmatch(r'\w[\w.-]*', n) for n in named), f'splits = {s.splits}: name lists, by letters, digits, _ - .'
+    )
+    require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
+    require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
+    require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
+    require(all(0 < n < math.inf for n in positive), 'num_processes, max_height, timeout, clip_timeout: use numbers above 0')
+    require(all(0 <= n < math.inf for n in (s.retries, s.retry_pause)), 'retries, retry_pause: use numbers from 0')
+    require(s.ext == 'mp4' or not s.exact_frames, f'exact_frames is for mp4, not for {s.ext}')
+    require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
+    require(not (s.verify and s.merge), 'verify and merge: one at a time')
 
 
 def check_trust() -> None:
@@ -964,23 +969,29 @@ def fetch_rows(settings: Settings, settled: dict[str, str], journal: Journal, pr
         return download(settings, segments, (settings, Path(scratch), http_flags), settle)
 
 
+def interrupted(settings: Settings) -> str:
+    """Merge what is there, unless the journal is so long that Ctrl-C would seem to hang."""
+    long = settings.journal.exists() and settings.journal.stat().st_size > 50e6  # bytes; merged in a second or two
+    return 'python download.py --merge makes the metadata of what is there' if long else merge_metadata(settings)
+
+
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
-    settings = None
     try:
         settings = read_settings(argv)
         check_trust()
         open_root(settings)
-        if not settings.merge:
-            return run(settings)
-        print(merge_metadata(settings))
+        try:
+            if not settings.merge:
+                return run(settings)
+            print(merge_metadata(settings))
+            return 0
+        except KeyboardInterrupt:
+            print(f'\ninterrupted; {interrupted(settings)}; the same command goes on', file=sys.stderr)
+            return 130
     except Oops as error:
         print(f'download.py: {error}', file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f'\ninterrupted; {merge_metadata(settings)}; the same command goes on', file=sys.stderr)
-        return 130
-    return 0
 
 
 if __name__ == '__main__':

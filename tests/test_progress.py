@@ -40,6 +40,20 @@ def test_a_terminal_shows_a_bar(program: Program) -> None:
     assert re.search(r'gone +1\s+private +1', text)
 
 
+@pytest.mark.parametrize('method', ['forkserver', 'spawn'])
+def test_every_way_to_start_workers(program: Program, method: str) -> None:
+    """spawn is what Windows has."""
+    program.offer(*stand_in.rows(3))
+    code = (
+        f'import sys; sys.path.insert(0, {str(program.script.parent)!r}); import download, multiprocessing\n'
+        f'multiprocessing.get_all_start_methods = lambda: [{method!r}]\n'
+        f'sys.exit(download.main(["--root", {str(program.root)!r}, "--splits", "eval", "--num-processes", "2"]))'
+    )
+    ran = subprocess.run([sys.executable, '-c', code], env=program.env, capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0, ran.stderr
+    assert len(program.clips()) == 3
+
+
 def test_a_file_gets_plain_lines(program: Program) -> None:
     program.offer(*stand_in.rows(30))
     program.site.latency = 0.05
