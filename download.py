@@ -338,7 +338,12 @@ def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap
     client = {'player_client': [settings.client]} if settings.client else {}  # without JavaScript yt-dlp knows which
     theirs = options.get('extractor_args') or {}
     options['extractor_args'] = {**theirs, 'youtube': {**skip, **client, **theirs.get('youtube', {})}}
-    ydl = yt_dlp.YoutubeDL({**options, 'js_runtimes': {}}, auto_init=False)
+
+    class QuietYoutubeDL(yt_dlp.YoutubeDL):
+        def _forceprint(self, *_: Any) -> None:  # else it renders tables of formats that nobody prints
+            pass
+
+    ydl = QuietYoutubeDL({**options, 'js_runtimes': {}}, auto_init=False)
     ydl.add_info_extractor(cheap_extractor(settings))
     return ydl
 

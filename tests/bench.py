@@ -1,9 +1,10 @@
 """Compare ways of fetching clips, in one run, on the stand-in with a 30 ms round trip (Linux).
 
-    python tests/bench.py                               # 100 rows for each way
+    python tests/bench.py                               # about ten minutes
     python tests/bench.py --ways floor download.py --rows 200 --processes 12
 
-The stand-in runs on the same cores, so clips per second understate the faster ways; CPU seconds do not count it.
+download.py and the floor use the ffmpeg that pip brought; the other two use the system's, where there is one, as their
+users do. The stand-in runs on the same cores, so clips per second understate the faster ways; CPU seconds do not count it.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import os
 import pathlib
 import random
 import resource
+import shutil
 import ssl
 import statistics
 import subprocess
@@ -29,18 +31,19 @@ import imageio_ffmpeg
 import youtube
 
 HERE = pathlib.Path(__file__).parent
+FFMPEG = imageio_ffmpeg.get_ffmpeg_exe()
 Row = tuple[str, float, float]  # id, start, end (s)
 
 
 def run(command: list[str], stdin: str = '') -> None:
-    subprocess.run(command, input=stdin, text=True, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command, input=stdin, text=True, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def download_py(rows: list[Row], root: pathlib.Path, processes: int) -> None:
     """Ours, as a user starts it."""
     more = ['--num-processes', str(processes)] if processes else []
     if os.environ.get('COUNTING'):
-        more += ['--ffmpeg', 'ffmpeg']
+        more += ['--ffmpeg', os.environ['COUNTING']]
     run([sys.executable, str(HERE.parent / 'download.py'), '--root', str(root), '--splits', 'bench', *more])
 
 
@@ -54,7 +57,7 @@ def command_line(rows: list[Row], root: pathlib.Path, processes: int) -> None:
 
     def fetch(row: Row) -> None:
         ytid, start, end = row
-        form = ['-f', 'bestaudio[ext=m4a]/bestaudio', '-x', '--audio-format', 'm4a', '-o', f'{root}/wavs/id_{ytid}.%(ext)s']
+        form = ['-x', '--audio-format', 'm4a', '-o', f'{root}/wavs/id_{ytid}.%(ext)s']
         quiet = ['--compat-options', 'no-certifi', '-q', '--no-warnings']
         run([sys.executable, '-m', 'yt_dlp', *quiet, *form, '--download-sections', f'*{start}-{end}', '--', ytid])
 
@@ -79,7 +82,7 @@ def floor(rows: list[Row], root: pathlib.Path, processes: int) -> None:
             url = next(made['url'] for made in formats if made['itag'] == 140)
             seek = ['-ss', str(start)] if start else []
             to = ['-c', 'copy', '-movflags', '+faststart', '-f', 'mp4', f'{root}/wavs/id_{ytid}.m4a']
-            run(['ffmpeg', '-y', '-loglevel', 'error', *flags, *seek, '-t', '10', '-i', url, *to])
+            run([os.environ.get('COUNTING', FFMPEG), '-y', '-loglevel', 'error', *flags, *seek, '-t', '10', '-i', url, *to])
 
     count = processes or 4 * (os.cpu_count() or 1)
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
@@ -92,6 +95,7 @@ WAYS: dict[str, Callable[[list[Row], pathlib.Path, int], None]] = {
     'yt-dlp command line': command_line,
     'floor': floor,
 }
+SLOW = ('plain recipe', 'yt-dlp command line')
 
 
 def adopt_orphans() -> None:
@@ -133,10 +137,10 @@ def count_ffmpegs(way: str, count: int) -> float:
     with tempfile.TemporaryDirectory() as folder:
         log, shim = pathlib.Path(folder, 'log'), pathlib.Path(folder, 'ffmpeg')
         cases = f'case "$*" in *http*://*|*/wavs/*) echo >> {log};; esac'
-        shim.write_text(f'#!/bin/sh\n{cases}\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n')
+        shim.write_text(f'#!/bin/sh\n{cases}\nexec {shutil.which("ffmpeg") if way in SLOW else FFMPEG} "$@"\n')
         shim.chmod(0o755)
         path = os.environ['PATH']
-        os.environ.update(PATH=f'{folder}{os.pathsep}{path}', COUNTING='1')
+        os.environ.update(PATH=f'{folder}{os.pathsep}{path}', COUNTING=str(shim))
         try:
             trial(way, count, 0, 0)
         finally:
@@ -151,25 +155,28 @@ def medians(rounds: list[dict[str, float]]) -> dict[str, float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rows', type=int, default=100, help='rows per way and round')
-    parser.add_argument('--rounds', type=int, default=1, help='take the ways in turn so often, and the median')
+    parser.add_argument('--rows', type=int, default=500, help='rows per round; a fifth of them for the slow ways')
+    parser.add_argument('--rounds', type=int, default=3, help='take the ways in turn so often, and the medians')
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
     parser.add_argument('--processes', type=int, default=0, help="of download.py and the floor; 0: download.py's default")
     parser.add_argument('--latency', type=float, default=0.03, help='s per round trip')
     args = parser.parse_args()
     adopt_orphans()
     youtube.make(youtube.Video().seconds)
-    with tempfile.TemporaryDirectory() as folder:  # the ways that look for `ffmpeg` by name find the same one
-        pathlib.Path(folder, 'ffmpeg').symlink_to(imageio_ffmpeg.get_ffmpeg_exe())
-        os.environ['PATH'] = f'{folder}{os.pathsep}{os.environ["PATH"]}'
-        rounds = [{way: trial(way, args.rows, args.processes, args.latency) for way in args.ways} for _ in range(args.rounds)]
+    with tempfile.TemporaryDirectory() as folder:  # stands in where the system has no ffmpeg
+        pathlib.Path(folder, 'ffmpeg').symlink_to(FFMPEG)
+        os.environ['PATH'] += f'{os.pathsep}{folder}'
+        rows = {way: args.rows // 5 if way in SLOW else args.rows for way in args.ways}
+        rounds = [{way: trial(way, rows[way], args.processes, args.latency) for way in args.ways} for _ in range(args.rounds)]
         middle = {way: medians([figures[way] for figures in rounds]) for way in args.ways}
-        print(f'{args.rows} rows, {os.cpu_count()} cores, round trip {args.latency * 1000:.0f} ms, per clip:\n')
-        print('| way | ' + ' | '.join([*middle[args.ways[0]], 'ffmpegs']) + ' |')
-        print('|---' * (len(middle[args.ways[0]]) + 2) + '|')
+        told = subprocess.run(['ffmpeg', '-version'], capture_output=True, text=True).stdout.split()[2]
+        setting = f'{os.cpu_count()} cores, round trip {args.latency * 1000:.0f} ms, medians of {args.rounds} rounds'
+        print(f'{setting}; the slow ways with ffmpeg {told}; per clip:\n')
+        print('| way | rows | ' + ' | '.join([*middle[args.ways[0]], 'ffmpegs']) + ' |')
+        print('|---' * (len(middle[args.ways[0]]) + 3) + '|')
         for way, figures in middle.items():
             shown = [f'{value:.3f}' if key == 'CPU s' else f'{value:.2f}' for key, value in figures.items()]
-            print(f'| {way} | ' + ' | '.join([*shown, f'{count_ffmpegs(way, 10):.1f}']) + ' |', flush=True)
+            print(f'| {way} | {rows[way]} | ' + ' | '.join([*shown, f'{count_ffmpegs(way, 10):.1f}']) + ' |', flush=True)
     return 0
 
 

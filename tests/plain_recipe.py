@@ -1,6 +1,7 @@
 """What most scripts for this data set do, for the benchmark to compare with: python tests/plain_recipe.py FOLDER < rows.json
 
-A fresh YoutubeDL per row in a Pool of two processes per core, -ss and -to after the input, FFmpegExtractAudio at the end.
+A fresh YoutubeDL per row in a Pool of two processes per core, -ss and -to after the input, FFmpegExtractAudio at the end,
+which encodes anew, for the best audio is Opus and m4a is wanted.
 """
 
 import json
@@ -14,7 +15,7 @@ import yt_dlp
 def fetch(row: list) -> None:
     folder, ytid, start, end = row
     options = {
-        'format': 'bestaudio[ext=m4a]/bestaudio/best',
+        'format': 'bestaudio/best',
         'external_downloader': 'ffmpeg',
         'external_downloader_args': ['-ss', str(start), '-to', str(end), '-loglevel', 'panic'],
         'postprocessors': [{'key': 'FFmpegExtractAudio', 'preferredcodec': 'm4a'}],

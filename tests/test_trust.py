@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import youtube as stand_in
-from conftest import Program, wait_for
+from conftest import Program, kill_session, wait_for
 
 ID = 'aaaaaaaaaaa'
 ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
@@ -127,7 +127,6 @@ def test_no_cookie_on_a_command_line(program: Program) -> None:
     process = program.start('--timeout', '60')
     wait_for(lambda: program.site.counts['media'])
     lines = subprocess.run(['ps', '-ww', '-eo', 'args'], capture_output=True, text=True).stdout
-    process.kill()
-    process.communicate()
+    kill_session(process)
     assert 'videoplayback' in lines
     assert SECRET not in lines

@@ -215,6 +215,7 @@ def player_json(ytid: str, video: Video, client: str, refused: bool) -> dict:
 
 
 def watch_page(ytid: str, video: Video, refused: bool) -> str:
+    """The page of a video, as heavy as YouTube's: about a megabyte, half of it data."""
     client = {'clientName': 'WEB', 'clientVersion': '2.20260708.00.00', 'visitorData': 'CgtTdGFuZEluVmlzaXRvcg%3D%3D'}
     config = {
         'INNERTUBE_CONTEXT': {'client': client},
@@ -225,11 +226,13 @@ def watch_page(ytid: str, video: Video, refused: bool) -> str:
         'STS': 20277,
     }
     response = json.dumps(player_json(ytid, video, 'WEB', refused))
+    related = [{'compactVideoRenderer': {'videoId': f'{n:011}', 'accessibility': [LANGUAGES] * 200}} for n in range(20)]
+    data = json.dumps({'contents': {'twoColumnWatchNextResults': {'secondaryResults': related}}})
     kids = 'This video is made for kids' if video.fault == 'kids' else ''
     return (
         f'<!DOCTYPE html><html><head><title>{ytid} - YouTube</title><script>ytcfg.set({json.dumps(config)});</script></head>'
         f'<body><script>var ytInitialPlayerResponse = {response};</script>'
-        f'<script>var ytInitialData = {{"contents": {{}}}};</script>{kids}</body></html>'
+        f'<script>var ytInitialData = {data};</script><style>{"a{color:red}" * 40_000}</style>{kids}</body></html>'
     )
 
 
