@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import csv
 import errno
+import functools
 import gc
 import heapq
 import http.client
@@ -295,12 +296,29 @@ def input_args(settings: Settings, segment: Segment, source: dict[str, Any], htt
     ]
 
 
+class Listener(list):
+    """yt-dlp's logger: keeps the warnings of a question, for a 429 or a network error is told in a warning only."""
+
+    warning = list.append
+
+    def hint(self, words: str) -> str:
+        """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
+        vague = words and judge(words)[0] in ('other', 'no format')
+        telling = ('cookies', 'network', *(reason for reason, verdict, *_ in VERDICTS if verdict == THROTTLED))
+        return next((w for w in self if judge(w)[0] in (telling if vague else telling[:1])), words)
+
+    def debug(self, message: str) -> None:
+        pass
+
+    error = debug
+
+
 def narrow(response: dict[str, Any], mimes: tuple[str, ...]) -> dict[str, Any]:
     """Drop what our selector would not take from YouTube's answer: yt-dlp spends most of its time on that."""
     streams = response.get('streamingData') or {}
     offered = streams.get('adaptiveFormats') or []
     kept = [[made for made in offered if made.get('mimeType', '').startswith(mime)] for mime in mimes]
-    if all(kept):
+    if kept and all(kept):
         streams['adaptiveFormats'] = sum(kept, [])
     for unused in ('captions', 'storyboards'):
         response.pop(unused, None)
@@ -311,7 +329,7 @@ def cheap_extractor(settings: Settings) -> Any:
     """yt-dlp's YouTube extractor, narrowed. Where a later yt-dlp no longer calls the method, it is only slower."""
     from yt_dlp.extractor.youtube import YoutubeIE as Stock
 
-    mimes = output_for(settings).mimes
+    mimes = () if 'format' in settings.ydl_opts else output_for(settings).mimes
 
     class YoutubeIE(Stock):  # its name is the key under which yt-dlp looks for its arguments
         def _extract_player_response(self, *args: Any, **kwargs: Any) -> Any:
@@ -346,23 +364,6 @@ def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap
     ydl = QuietYoutubeDL({**options, 'js_runtimes': {}}, auto_init=False)
     ydl.add_info_extractor(cheap_extractor(settings))
     return ydl
-
-
-class Listener(list):
-    """yt-dlp's logger: keeps the warnings of a question, for a 429 or a network error is told in a warning only."""
-
-    warning = list.append
-
-    def hint(self, words: str) -> str:
-        """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
-        vague = words and judge(words)[0] in ('other', 'no format')
-        telling = ('cookies', 'network', *(reason for reason, verdict, *_ in VERDICTS if verdict == THROTTLED))
-        return next((w for w in self if judge(w)[0] in (telling if vague else telling[:1])), words)
-
-    def debug(self, message: str) -> None:
-        pass
-
-    error = debug
 
 
 def watched_popen(seconds: float, log: Path) -> type:
@@ -497,7 +498,7 @@ class Worker:
         except DownloadError as error:
             words = self.ffmpeg_words() or str(error)
             if 'no space left' in words.lower():
-                raise Refused(words, 'disk', STOP) from None
+                raise Refused(words, 'system', STOP) from None
             late = time.monotonic() - started >= self.settings.clip_timeout
             raise Refused(words, 'timeout' if late else 'media 403' if '403 Forbidden' in words else 'media') from None
 
@@ -530,25 +531,26 @@ class Worker:
         return Result(segment, DONE, DONE, record={**place, **known, 'bytes': path.stat().st_size})
 
 
-worker: Worker  # of this process; start_worker makes it
+make_worker: Callable[[], Worker]  # of this process; start_worker sets it
 
 
 def start_worker(*args: Any) -> None:
-    global worker
+    """Nothing here may fail: a Pool would start processes for ever."""
+    global make_worker
+    make_worker = functools.cache(functools.partial(Worker, *args))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, which ends ffmpeg too
-    worker = Worker(*args)
     gc.freeze()
 
 
 def fetch(segment: Segment) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
     try:
-        return worker.fetch(segment)
+        return make_worker().fetch(segment)
     except Refused as refused:
         return Result(segment, refused.verdict, refused.reason, refused.words)
     except OSError as error:
-        return Result(segment, STOP, 'disk', str(error))
+        return Result(segment, STOP, 'system', str(error))
     except Exception:  # the one place for what nobody expected; its traceback is shown and kept
         return Result(segment, FAILED, 'unexpected', traceback.format_exc())
 
@@ -593,7 +595,7 @@ class Journal:
         self.file.seek(end)
 
     def add(self, entry: dict[str, Any]) -> None:
-        self.file.write(json.dumps(entry, ensure_ascii=False).encode() + b'\n')
+        self.file.write(json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n')
         self.file.flush()
 
     def settle(self, result: Result) -> None:

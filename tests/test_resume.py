@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import imageio_ffmpeg
 import mutagen
 import pytest
 
@@ -199,6 +200,19 @@ def test_merge_alone(program: Program) -> None:
     command = [sys.executable, str(SCRIPT), '--root', str(program.root), '--merge']
     assert '3 records' in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert program.metadata == before
+
+
+def test_a_disk_that_fills_up_stops_the_run(program: Program) -> None:
+    program.offer(*stand_in.rows(30))
+    real = imageio_ffmpeg.get_ffmpeg_exe()
+    shim = program.root.parent / 'ffmpeg'
+    shim.write_text(f'#!/bin/sh\ncase "$*" in *https://*) echo "No space left on device" >&2; exit 1;; esac\nexec {real} "$@"\n')
+    shim.chmod(0o755)
+    said = program.run('--ffmpeg', str(shim), status=1)
+    assert 'No space left on device' in said.stderr
+    assert not program.journal
+    program.run()
+    assert len(program.metadata) == 30
 
 
 @pytest.mark.skipif(not os.path.isdir('/dev/shm'), reason='needs a second file system')

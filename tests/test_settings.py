@@ -125,6 +125,7 @@ def test_ydl_opts_reach_yt_dlp(program: Program) -> None:
     program.offer(ROW)
     program.run('--ydl-opts', '{"format": "251"}', '--ext', 'wav')
     assert program.metadata[f'id_{ID}']['format_id'] == '251'
+    assert not program.site.counts['page'], 'the cheap request was enough'
 
 
 def test_another_client_on_request(program: Program) -> None:
