@@ -366,6 +366,16 @@ def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap
     return ydl
 
 
+running: set[subprocess.Popen] = set()  # the ffmpegs of this process
+
+
+def end_at_once(*_: object) -> NoReturn:
+    """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it."""
+    for process in running:
+        process.kill()
+    os._exit(1)
+
+
 def watched_popen(seconds: float, log: Path) -> type:
     """yt-dlp's process class, for its ffmpeg: ended after so many s (yt-dlp waits for ever), stderr kept in `log`."""
     from yt_dlp.utils import Popen
@@ -374,6 +384,7 @@ def watched_popen(seconds: float, log: Path) -> type:
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             with open(log, 'wb') as words:
                 super().__init__(*args, stderr=words, **kwargs)
+            running.add(self)
 
         def wait(self, timeout: float | None = None) -> int:
             timer = threading.Timer(seconds, self.kill)  # to wait with a timeout would be to poll
@@ -382,6 +393,7 @@ def watched_popen(seconds: float, log: Path) -> type:
                 return super().wait(timeout)
             finally:
                 timer.cancel()
+                running.discard(self)
 
     return WatchedPopen
 
@@ -539,7 +551,7 @@ def start_worker(*args: Any) -> None:
     global make_worker
     make_worker = functools.cache(functools.partial(Worker, *args))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # unwinds, which ends ffmpeg too
+    signal.signal(signal.SIGTERM, end_at_once)
     gc.freeze()
 
 
