@@ -91,7 +91,7 @@ ENCODE['mp4'] = ENCODE['m4a']
 AAC_RATES = [7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000]  # Hz
 RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000, 48000], 'mp3': AAC_RATES[1:10]}
 
-DONE, GONE, FAILED, THROTTLED, STOP = 'done', 'gone', 'failed', 'throttled', 'stop'
+DONE, GONE, FAILED, THROTTLED, STOP, LOST = 'done', 'gone', 'failed', 'throttled', 'stop', 'lost'
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube or yt-dlp; the first match counts
     ('cookies', STOP, True, r'cookies are no longer valid|cookieloaderror'),
     ('captcha', THROTTLED, False, r'captcha'),
@@ -112,7 +112,7 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('other', FAILED, False, r''),
 ]
 TOO_SHORT = 'too short'  # the reason why a video that ends before the segment is gone
-REMEDY = 'wait an hour, or give it cookies.txt (see README), or another address; then run the same command again'
+REMEDY = 'wait an hour, or give it cookies.txt (see README), or another address'
 
 Settings = argparse.Namespace  # the globals, the flags over them and the paths, as one value that travels to the workers
 
@@ -149,7 +149,8 @@ class Refused(Exception):
 
     def __init__(self, words: str, reason: str = '', verdict: str = FAILED) -> None:
         super().__init__(words)
-        self.words = re.sub(r'\?\S{40,}', '?…', ' '.join(words.split()))[:300]  # media addresses are long and name yours
+        plain = ' '.join(words.partition(' Use --cookies')[0].split())  # the rest is advice for another program
+        self.words = re.sub(r'\?\S{40,}', '?…', plain)[:300]  # the address of a medium is long and holds the user's own
         self.reason, self.verdict, self.sure = (reason, verdict, True) if reason else judge(words)
 
 
@@ -227,8 +228,9 @@ def provide(path: Path) -> None:
         with urllib.request.urlopen(BUCKET + path.name, timeout=60, context=context) as answer:
             content = answer.read()
     except (OSError, http.client.HTTPException) as error:
-        have = ', '.join(sorted(p.name.removesuffix('_segments.csv') for p in path.parent.glob('*_segments.csv')))
-        raise Oops(f'{path} is not there and cannot be fetched ({error}); splits there: {have or "none"}') from None
+        there = ', '.join(sorted(p.name for p in path.parent.glob('*.csv'))) or 'nothing'
+        why = f'{BUCKET}{path.name} cannot be fetched ({getattr(error, "reason", error)})'
+        raise Oops(f'{path} is not there (but {there}), and {why}; put it there yourself') from None
     replace_file(path, [content.decode()])
     say(f'fetched {path.name}')
 
@@ -444,7 +446,7 @@ class Worker:
 
     def copy_cookies(self) -> Path | None:
         """A copy of one's own, for yt-dlp writes cookies back."""
-        if not self.settings.cookies.exists():
+        if not self.settings.cookies:
             return None
         copy = self.scratch / 'cookies.txt'
         with open(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600), 'wb') as out:
@@ -588,9 +590,27 @@ def read_settled(settings: Settings) -> dict[str, str]:
             settled[entry['id']] = DONE
         elif entry['status'] == GONE and entry['reason'] not in settings.again:
             settled.setdefault(entry['id'], entry['reason'])
-        elif entry['status'] == 'lost':
+        elif entry['status'] == LOST and entry['ext'] == settings.ext:
             settled.pop(entry['id'], None)
     return settled
+
+
+def lock(descriptor: int, message: str) -> None:
+    """Have a file alone until this process ends, however it ends; Oops if another process has it."""
+    try:
+        if os.name == 'nt':
+            import msvcrt
+
+            os.lseek(descriptor, 1 << 60, os.SEEK_SET)  # beyond the content, which others may read
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        raise Oops(message) from None
+    except OSError:  # a file system without locks
+        pass
 
 
 class Journal:
@@ -599,7 +619,8 @@ class Journal:
     def __init__(self, path: Path, labels: dict[str, str]) -> None:
         self.labels, self.unknown = labels, set()
         path.touch()
-        self.file = open(path, 'r+b')  # noqa: SIM115  # open for the whole run
+        self.file = open(path, 'r+b')  # noqa: SIM115  # open, and ours alone, for the whole run
+        lock(self.file.fileno(), f'{path} is in use: another run works there; wait for it, or name another root')
         end = self.file.seek(0, os.SEEK_END)
         while end and (self.file.seek(end - 1), self.file.read(1))[1] != b'\n':
             end -= 1
@@ -629,13 +650,13 @@ RECORD = ['id', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'star
 
 def merge_metadata(settings: Settings) -> str:
     """Make audioset_metadata.json from the journal, an id and its record a line; says how many there are."""
-    latest = {e['id']: n for n, e in enumerate(read_journal(settings.journal)) if e['status'] in (DONE, 'lost')}
+    latest = {e['id']: n for n, e in enumerate(read_journal(settings.journal)) if e.get('ext') == settings.ext}
     records = 0
 
     def lines() -> Iterator[str]:
         nonlocal records
         for n, entry in enumerate(read_journal(settings.journal)):
-            if entry['status'] == DONE and latest[entry['id']] == n:
+            if latest.get(entry['id']) == n and entry['status'] == DONE:
                 record = json.dumps({key: entry[key] for key in RECORD}, ensure_ascii=False)
                 yield f'{"," if records else ""}\n{json.dumps(entry["id"])}: {record}'
                 records += 1
@@ -648,16 +669,15 @@ def verify_clips(settings: Settings, journal: Journal) -> None:
     """Look at every clip that the journal names; what is not as recorded becomes a row to fetch again."""
     done: dict[str, dict[str, Any]] = {}
     for entry in read_journal(settings.journal):
-        if entry['status'] == 'lost':
-            done.pop(entry['id'], None)
-        elif entry['status'] == DONE and entry['ext'] == settings.ext:
+        if entry.get('ext') == settings.ext:
             done[entry['id']] = entry
+    done = {key: entry for key, entry in done.items() if entry['status'] == DONE}
     lost = 0
     for entry in tqdm(done.values(), 'verifying', disable=not sys.stderr.isatty()):
         path = settings.root / entry['path']
         if not path.exists() or path.stat().st_size != entry['bytes'] or abs(measure(path) - entry['duration']) > 0.01:
             path.unlink(missing_ok=True)
-            journal.add({'id': entry['id'], 'status': 'lost'})
+            journal.add({'id': entry['id'], 'status': LOST, 'ext': settings.ext})
             lost += 1
     say(f'verified {len(done)} clips: {lost} missing or damaged')
 
@@ -700,7 +720,7 @@ class Progress:
             for (of, reason), n in self.counts.most_common():
                 if of == verdict != DONE:
                     lines.append(f'  {reason:<14}{n:>9}  {self.examples.get(reason, "")[:110]}'.rstrip())
-        lines.append(f'{"left":<16}{self.total - self.counts.total():>9}')
+        lines.append(f'{"not tried":<16}{self.total - self.counts.total():>9}')
         return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
 
 
@@ -723,9 +743,9 @@ class Watch:
         if result.verdict == THROTTLED:
             self.stop = f'YouTube refuses us ({words}); {REMEDY}'
         elif result.verdict == STOP:
-            self.stop = f'{words}; mend that, then run the same command again'
+            self.stop = f'{words}; mend that'
         elif self.outage >= self.enough:
-            self.stop = f'no clip among the last {self.outage} results ({words}); check the network; {REMEDY}'
+            self.stop = f'no clip among the last {self.outage} results ({words}); check the network'
 
 
 class Queue:
@@ -820,15 +840,18 @@ def next_result(results: queue.SimpleQueue[Any], flying: dict[str, tuple[Segment
 # -------------------------------------------------------------------------------------------------------------- main
 
 
-KINDS = {  # annotation of a setting -> its types
-    **{'int': int, 'int | None': (int, type(None)), 'float': (int, float)},
-    **{'str': str, 'bool': bool, 'list[str]': list, 'dict': dict},
-}
+NONE = type(None)
+KIND_OF = {int: 'int', float: 'float', str: 'str', bool: 'bool', list: 'list[str]', dict: 'dict', NONE: 'int | None'}
+KINDS = {**{kind: of for of, kind in KIND_OF.items()}, 'int | None': (int, NONE), 'float': (int, float)}
 
 
-def literal(text: str) -> Any:
-    """A number, JSON or none; ValueError for anything else."""
+def number_or_json(text: str) -> Any:
     return json.loads('null' if text.lower() == 'none' else text)
+
+
+def require(holds: Any, message: str) -> None:
+    if not holds:
+        raise Oops(message)
 
 
 def read_flag(kind: str) -> dict[str, Any]:
@@ -837,7 +860,7 @@ def read_flag(kind: str) -> dict[str, Any]:
         return {'action': argparse.BooleanOptionalAction}
     if kind == 'list[str]':
         return {'nargs': '*', 'metavar': 'NAME'}
-    return {'type': str if kind == 'str' else literal, 'metavar': kind.split()[0].upper()}
+    return {'type': str if kind == 'str' else number_or_json, 'metavar': kind.split()[0].upper()}
 
 
 class Parser(argparse.ArgumentParser):
@@ -848,40 +871,37 @@ class Parser(argparse.ArgumentParser):
 def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, each with a flag made from its own line of source, and the flags over them."""
     block = Path(__file__).read_text(encoding='utf-8').partition('- settings\n')[2].partition('\n# ---')[0]
-    described = re.findall(r'^(\w+): (.+?) = .+?  # (.+)$', block, re.M)
+    described = re.findall(r'^(\w+)(?:: *([^=\n]+?))? *=[^#\n]*(?:# *(.*))?$', block, re.M)
+    kinds = {name: kind or KIND_OF[type(globals()[name])] for name, kind, _ in described}
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for name, kind, about in described:
+    for name, _, about in described:
         flag, default = f'--{name.replace("_", "-")}', globals()[name]
-        parser.add_argument(flag, default=default, help=about.replace('%', '%%'), **read_flag(kind))
+        parser.add_argument(flag, default=default, help=f'{about} ({default!r})'.replace('%', '%%'), **read_flag(kinds[name]))
     settings = parser.parse_args(argv)
-    for name, kind, _ in described:
-        if not isinstance(getattr(settings, name), KINDS[kind]):
-            raise Oops(f'{name} = {getattr(settings, name)!r}: not {kind}')
+    for name, kind in kinds.items():
+        require(isinstance(getattr(settings, name), KINDS[kind]), f'{name} = {getattr(settings, name)!r}: use {kind}')
     check_settings(settings)
     return settings
-
-
-def require(holds: Any, message: str) -> None:
-    if not holds:
-        raise Oops(message)
 
 
 def check_settings(s: Settings) -> None:
     """Refuse values and combinations that cannot work."""
     rates = RATES.get(s.ext, range(1, 384_001))
     reasons = {TOO_SHORT, *(reason for reason, verdict, *_ in VERDICTS if verdict == GONE)}
-    positive, named = (s.num_processes, s.max_height, s.timeout, s.clip_timeout), [str(split) for split in s.splits]
     require(s.ext in ENCODE, f'ext = {s.ext!r}: use one of {", ".join(ENCODE)}')
-    require(
-        named and all(re.fullmatch(r'\w[\w.-]*', n) for n in named), f'splits = {s.splits}: name lists, by letters, digits, _ - .'
-    )
+    require(s.splits, 'splits is empty: name at least one list')
+    for split in s.splits:
+        require(re.fullmatch(r'\w[\w.-]*', str(split)), f'splits: {split!r} is no name (put spaces between names)')
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
     require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
     require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
-    require(all(0 < n < math.inf for n in positive), 'num_processes, max_height, timeout, clip_timeout: use numbers above 0')
-    require(all(0 <= n < math.inf for n in (s.retries, s.retry_pause)), 'retries, retry_pause: use numbers from 0')
+    for name in ('num_processes', 'max_height', 'timeout', 'clip_timeout'):
+        require(0 < getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number above 0')
+    for name in ('retries', 'retry_pause'):
+        require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
     require(s.ext == 'mp4' or not s.exact_frames, f'exact_frames is for mp4, not for {s.ext}')
     require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
+    require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     require(not (s.verify and s.merge), 'verify and merge: one at a time')
 
 
@@ -898,9 +918,9 @@ def check_trust() -> None:
 
 def open_root(settings: Settings) -> None:
     """Add the paths to the settings; make the folders where they are missing; Oops if they cannot be written."""
-    root = settings.root = Path(settings.root or Path(__file__).parent).resolve()
+    root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
-    settings.cookies, settings.metadata = root / settings.cookie_path, root / 'audioset_metadata.json'
+    settings.cookies, settings.metadata = root / Path(settings.cookie_path).expanduser(), root / 'audioset_metadata.json'
     settings.journal = settings.wavs / 'journal.jsonl'
     try:
         for folder in (settings.csvs, settings.wavs, settings.temps):
@@ -910,24 +930,29 @@ def open_root(settings: Settings) -> None:
         raise Oops(f'root = {root}: cannot be written ({error.strerror})') from None
 
 
-def check_cookies(path: Path) -> None:
+def check_cookies(settings: Settings) -> None:
+    """Oops for a file that is no cookie file; one without any cookie counts as none."""
+    path = settings.cookies
     if not path.exists():
+        require(settings.cookie_path == 'cookies.txt', f'cookie_path = {settings.cookie_path!r}: no such file')
+        settings.cookies = None
         return
+    require(path.is_file(), f'{path}: not a file')
     lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
     rows = [line for line in lines if line.strip() and (line[0] != '#' or line.startswith('#HttpOnly_'))]
-    if not all(len(row.split('\t')) == 7 for row in rows):
-        raise Oops(f'{path}: not a Netscape cookie file (7 fields with tabs between); export it as README says, or delete it')
+    hint = 'not a Netscape cookie file (7 fields with tabs between); export it as README says, or delete it'
+    require(all(len(row.split('\t')) == 7 for row in rows), f'{path}: {hint}')
+    settings.cookies = path if rows else None
 
 
 def find_ffmpeg(settings: Settings) -> set[str]:
     """Settle which ffmpeg it is; returns which of the wanted http flags it has."""
     import imageio_ffmpeg
 
-    found = shutil.which(settings.ffmpeg) if settings.ffmpeg else imageio_ffmpeg.get_ffmpeg_exe()
-    if not found:
-        raise Oops(f'ffmpeg = {settings.ffmpeg!r}: no such program')
-    settings.ffmpeg, wanted = found, {'request_size', 'short_seek_size'}
+    found = settings.ffmpeg = shutil.which(settings.ffmpeg) if settings.ffmpeg else imageio_ffmpeg.get_ffmpeg_exe()
     told = subprocess.run([found, '-hide_banner', '-h', 'protocol=http'], capture_output=True, text=True, errors='replace')
+    require('-user_agent' in told.stdout, f'ffmpeg = {found!r}: is no ffmpeg that can fetch')
+    wanted = {'request_size', 'short_seek_size'}
     has = {flag for flag in wanted if f'-{flag} ' in told.stdout}
     if has != wanted:
         say(f'{found} is too old for -{" and -".join(sorted(wanted - has))}: going on without, with more bytes per clip')
@@ -951,7 +976,7 @@ def survey(settings: Settings, settled: dict[str, str]) -> tuple[int, Counter[st
 
 def run(settings: Settings) -> int:
     """The job: survey, download what is not settled, merge. Returns the exit status."""
-    check_cookies(settings.cookies)
+    check_cookies(settings)
     for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
         provide(settings.csvs / f'{name}.csv')
     journal = Journal(settings.journal, read_labels(settings.csvs / 'class_labels_indices.csv'))
@@ -959,15 +984,16 @@ def run(settings: Settings) -> int:
         verify_clips(settings, journal)
     settled = read_settled(settings)
     total, before, skipped = survey(settings, settled)
+    require(total, f'{", ".join(settings.splits)}: not one usable row')
     todo = total - before.total()
     counts = f'{total} rows, {before.total()} settled ({before[DONE]} done), {todo} to do'
     say(f'{", ".join(settings.splits)}: {counts}, {settings.ext} in {settings.wavs}')
     progress = Progress(total, before)
-    stop = fetch_rows(settings, settled, journal, progress) if todo else ''
-    progress.bar.close()
+    with progress.bar:
+        stop = fetch_rows(settings, settled, journal, progress) if todo else ''
     say(f'{progress.table(skipped)}\n{merge_metadata(settings)}')
     if stop:
-        print(f'stopped: {stop}', file=sys.stderr)
+        print(f'stopped: {stop}; then run the same command again', file=sys.stderr)
     return 0 if progress.count(DONE) + progress.count(GONE) == total else 1
 
 
@@ -990,12 +1016,14 @@ def fetch_rows(settings: Settings, settled: dict[str, str], journal: Journal, pr
 
 def interrupted(settings: Settings) -> str:
     """Merge what is there, unless the journal is so long that Ctrl-C would seem to hang."""
-    long = settings.journal.exists() and settings.journal.stat().st_size > 50e6  # bytes; merged in a second or two
-    return 'python download.py --merge makes the metadata of what is there' if long else merge_metadata(settings)
+    if settings.journal.exists() and settings.journal.stat().st_size < 50e6:  # bytes; a second or two
+        return merge_metadata(settings)
+    return 'python download.py --merge makes the metadata of what is there'
 
 
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request is a Ctrl-C
     try:
         settings = read_settings(argv)
         check_trust()
@@ -1003,14 +1031,17 @@ def main(argv: list[str] | None = None) -> int:
         try:
             if not settings.merge:
                 return run(settings)
+            require(settings.journal.exists(), f'{settings.journal} is not there: nothing to merge')
             print(merge_metadata(settings))
             return 0
         except KeyboardInterrupt:
             print(f'\ninterrupted; {interrupted(settings)}; the same command goes on', file=sys.stderr)
-            return 130
     except Oops as error:
         print(f'download.py: {error}', file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        pass
+    return 130
 
 
 if __name__ == '__main__':

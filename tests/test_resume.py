@@ -85,6 +85,8 @@ def test_another_ext_is_another_job(program: Program) -> None:
     program.run('--ext', 'wav')
     assert {path.name for path in program.clips()} == {f'id_{ID}.m4a', f'id_{ID}.wav'}
     assert program.metadata[f'id_{ID}']['ext'] == 'wav'
+    program.run()
+    assert program.metadata[f'id_{ID}']['ext'] == 'm4a'
     assert program.site.asked['player', 'bbbbbbbbbbb'] == 1
 
 
@@ -107,8 +109,9 @@ def test_kill_9_at_any_moment(program: Program, moment: int) -> None:
 
 
 @linux
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM], ids=['Ctrl-C', 'SIGTERM'])
 @pytest.mark.parametrize('stalled', [False, True], ids=['busy', 'waiting for YouTube'])
-def test_ctrl_c(program: Program, stalled: bool) -> None:
+def test_interrupted(program: Program, stalled: bool, sent: signal.Signals) -> None:
     program.offer(*stand_in.rows(60))
     program.site.latency = 0.02
     if stalled:
@@ -116,7 +119,7 @@ def test_ctrl_c(program: Program, stalled: bool) -> None:
     process = program.start('--timeout', '60')
     wait_for(lambda: program.site.counts['media'] >= 10 if stalled else len(program.clips()) >= 5)
     pressed = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, sent) if sent == signal.SIGINT else process.send_signal(sent)
     out, err = process.communicate(timeout=10)
     assert time.monotonic() - pressed < 3
     assert process.returncode == 130
@@ -190,6 +193,17 @@ def test_verify(program: Program, damage: str) -> None:
     assert mutagen.File(path).info.length == pytest.approx(10, abs=0.01)
     assert len(program.metadata) == 3
     assert 'verified 3 clips: 0 missing' in program.run('--ext', 'wav', '--verify').stdout
+
+
+def test_a_second_run_over_the_same_root_is_refused(program: Program) -> None:
+    program.offer(*stand_in.rows(40))
+    program.site.latency = 0.02
+    process = program.start()
+    wait_for(lambda: program.clips())
+    assert 'in use' in program.run(status=2).stderr
+    process.communicate()
+    assert process.returncode == 0
+    assert len(program.metadata) == 40
 
 
 def test_merge_alone(program: Program) -> None:

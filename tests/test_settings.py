@@ -19,8 +19,8 @@ HERE = SCRIPT.parent
 
 
 def test_every_global_of_the_block_has_a_flag_with_its_comment() -> None:
-    tree = ast.parse(SCRIPT.read_text())
-    names = [n.target.id for n in tree.body if isinstance(n, ast.AnnAssign) and n.value and n.target.id.islower()]
+    tree = ast.parse(SCRIPT.read_text().partition('- types')[0])
+    names = [n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)]
     settings = download.read_settings([])
     assert {'splits', 'ext', 'sample_rate', 'channels', 'num_processes', 'cookie_path', 'limit', 'retries', 'root'} <= set(names)
     assert set(vars(settings)) == set(names)
@@ -65,11 +65,17 @@ def test_flags_have_the_types_of_their_settings(flags: list[str], name: str, val
         (['--splits'], 'splits'),
         (['--ffmpeg', 'no-such-program'], 'no-such-program'),
         (['--verify', '--merge'], 'one at a time'),
+        (['--merge'], 'nothing to merge'),
+        (['--ffmpeg', 'true'], 'is no ffmpeg'),
+        (['--cookie-path', 'nowhere.txt'], 'nowhere.txt'),
+        (['--cookie-path', '/'], 'not a file'),
+        (['--splits', 'comments'], 'not one usable row'),
     ],
     ids=' '.join,
 )
 def test_what_is_wrong_is_said_in_one_line(program: Program, flags: list[str], said: str) -> None:
     program.offer(ROW)
+    program.site.files['comments_segments.csv'] = b'# nothing'
     err = program.run(*flags, status=2).stderr
     assert said in err
     assert len(err.strip().splitlines()) == 1
@@ -84,6 +90,19 @@ def test_an_edited_global_of_the_wrong_type(tmp_path: pathlib.Path, edit: str) -
     ran = subprocess.run([sys.executable, str(tmp_path / 'download.py')], capture_output=True, text=True)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
     assert name in ran.stderr.replace('-', '_')
+
+
+@pytest.mark.parametrize(
+    'line',
+    ["ext: str = 'wav'", "ext = 'wav'  # mine", "ext='wav'", "ext: str = 'wav' # mine", "ext = 'ogg'"],
+)
+def test_globals_may_be_edited_carelessly(tmp_path: pathlib.Path, line: str) -> None:
+    edited = re.sub(r'^ext: .+$', lambda _: line, SCRIPT.read_text(), count=1, flags=re.M)
+    edited = re.sub(r'^limit: .+$', 'limit = 3', edited, count=1, flags=re.M)
+    (tmp_path / 'download.py').write_text(edited)
+    code = 'import download; s = download.read_settings(["--limit", "4"]); print(s.ext, s.limit)'
+    ran = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=tmp_path)
+    assert ran.stdout.split() == ['wav', '4'] if 'wav' in line else "ext = 'ogg'" in ran.stderr
 
 
 def test_editing_the_globals_is_enough(program: Program) -> None:

@@ -71,6 +71,14 @@ def test_a_file_that_is_no_cookie_file(program: Program, content: str) -> None:
     assert content not in said.stderr
 
 
+def test_a_cookie_file_without_cookies_is_none(program: Program) -> None:
+    program.offer(ROW)
+    program.root.mkdir()
+    (program.root / 'cookies.txt').write_text('')
+    program.run()
+    assert not program.site.counts['page'], 'the cheap request was enough'
+
+
 def test_an_untrusted_certificate_is_refused(program: Program) -> None:
     """With SSL_CERT_FILE taken away, neither the lists nor the clips come through the stand-in."""
     program.offer(ROW)
