@@ -22,8 +22,6 @@ import argparse
 import contextlib
 import csv
 import errno
-import functools
-import gc
 import heapq
 import http.client
 import itertools
@@ -63,7 +61,7 @@ channels: int | None = None  # 1: mono, 2: stereo; None: the source's
 max_height: int = 360  # pixels; the tallest video to take for mp4
 exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), not at the keyframe before it and an edit list
 # how
-num_processes: int = 4 * (os.cpu_count() or 1)  # clips in flight; they mostly wait for the network
+num_processes: int = min(4 * (os.cpu_count() or 1), 32)  # clips in flight; they mostly wait for the network
 retries: int = 3  # how often to try a row again in this run when something passing went wrong
 retry_pause: float = 4  # s before the first retry, doubled each time
 timeout: float = 15  # s without a byte until a connection counts as dead
@@ -93,22 +91,23 @@ RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000,
 
 DONE, GONE, FAILED, THROTTLED, STOP, LOST = 'done', 'gone', 'failed', 'throttled', 'stop', 'lost'
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube or yt-dlp; the first match counts
-    ('cookies', STOP, True, r'cookies are no longer valid|cookieloaderror'),
+    ('cookies', STOP, True, r'cookies are no longer valid|failed to load cookies'),
     ('captcha', THROTTLED, False, r'captcha'),
     ('bot check', THROTTLED, False, r'not a bot'),
     ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429'),
     ('blocked', THROTTLED, False, r'likely being blocked|http error 403'),
     ('age', GONE, False, r'confirm your age|age-restricted'),
     ('members', GONE, True, r'members-only|join this channel|premium|requires payment'),
-    ('private', GONE, True, r'private video'),
+    ('private', GONE, True, r'private video|video is private'),
     ('terminated', GONE, True, r'account .*terminated'),
     ('copyright', GONE, True, r'copyright'),
     ('country', GONE, True, r'in your country'),
     ('removed', GONE, True, r'has been removed'),
+    ('drm', GONE, False, r'drm protected'),
     ('live', FAILED, True, r'live event|premieres in|not currently live'),
     ('no format', FAILED, False, r'requested format|no video formats'),
-    ('network', FAILED, True, r'timed out|connection|reset|resol|unreachable|refused|\beof\b|http error 5|ssl|proxy|broken pipe'),
-    ('unavailable', GONE, False, r'video (is )?(un|not |no longer )available'),
+    ('network', FAILED, True, r'timed out|connection|reset|resolve|name resolution|unreachable|refused|http error 5|ssl|proxy'),
+    ('unavailable', GONE, False, r"video (is )?(un|not |no longer )available|isn't available|recording is not|does not exist"),
     ('other', FAILED, False, r''),
 ]
 TOO_SHORT = 'too short'  # the reason why a video that ends before the segment is gone
@@ -212,6 +211,23 @@ def read_labels(path: Path) -> dict[str, str]:
     return {row['mid']: row['display_name'] for row in rows}
 
 
+def replace_file(path: Path, parts: Iterable[str]) -> None:
+    """Write a file under another name and rename it, so that it is there whole or not at all."""
+    made = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        with open(made, 'w', encoding='utf-8', newline='') as out:
+            out.writelines(parts)
+        os.replace(made, path)
+    finally:
+        made.unlink(missing_ok=True)
+
+
+def say(message: str) -> None:
+    """A line for the user, above the bar if there is one."""
+    with tqdm.external_write_mode():
+        print(message, flush=True)
+
+
 def trusted_certificates() -> str:
     """The CA file that yt-dlp, ffmpeg and we trust alike: the user's, else certifi's."""
     import certifi
@@ -231,25 +247,8 @@ def provide(path: Path) -> None:
         there = ', '.join(sorted(p.name for p in path.parent.glob('*.csv'))) or 'nothing'
         why = f'{BUCKET}{path.name} cannot be fetched ({getattr(error, "reason", error)})'
         raise Oops(f'{path} is not there (but {there}), and {why}; put it there yourself') from None
-    replace_file(path, [content.decode()])
+    replace_file(path, [content.decode(errors='replace')])
     say(f'fetched {path.name}')
-
-
-def replace_file(path: Path, parts: Iterable[str]) -> None:
-    """Write a file under another name and rename it, so that it is there whole or not at all."""
-    made = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
-        with open(made, 'w', encoding='utf-8', newline='') as out:
-            out.writelines(parts)
-        os.replace(made, path)
-    finally:
-        made.unlink(missing_ok=True)
-
-
-def say(message: str) -> None:
-    """A line for the user, above the bar if there is one."""
-    with tqdm.external_write_mode():
-        print(message, flush=True)
 
 
 # ------------------------------------------------------------------------------------------------------------- fetch
@@ -400,21 +399,39 @@ def watched_popen(seconds: float, log: Path) -> type:
     return WatchedPopen
 
 
+def shortest_track(path: Path) -> float:
+    """Duration in s of what ends first in an mp4, picture or sound, as its edit lists show them; 0 if there is not both."""
+    from mutagen.mp4 import Atoms  # mutagen itself looks at the sound alone
+
+    with open(path, 'rb') as file:
+        atoms = Atoms(file)
+        _, movie = atoms[b'moov', b'mvhd'].read(file)
+        tracks = [track[(b'tkhd',)].read(file)[1] for track in atoms[b'moov'].findall(b'trak')]
+    scale = int.from_bytes(movie[12:16] if movie[0] == 0 else movie[20:24], 'big')  # units per s; byte 0 is a version
+    lengths = [int.from_bytes(track[20:24] if track[0] == 0 else track[28:36], 'big') for track in tracks]
+    return min(lengths) / scale if len(lengths) > 1 else 0.0
+
+
 def measure(path: Path) -> float:
     """Duration in s; 0 for what is missing, empty or damaged."""
     import mutagen
 
     try:
+        if path.suffix == '.mp4':
+            return shortest_track(path)
         made = mutagen.File(path)
-    except (mutagen.MutagenError, OSError):
+    except (mutagen.MutagenError, OSError, KeyError, ValueError):
         return 0.0
     return float(made.info.length) if made is not None and made.info else 0.0  # a file without tags is falsy
 
 
 def source_duration(info: dict[str, Any], sources: list[dict[str, Any]]) -> tuple[float, float]:
     """Length of the video in s and how far that may be off: YouTube gives whole s for the video, ms for its formats."""
+    known = info.get('duration') or math.inf
     exact = [s['filesize_approx'] / s['tbr'] / 125 for s in sources if s.get('filesize_approx') and s.get('tbr')]
-    return (min(exact), 0.0) if exact else (info.get('duration') or math.inf, 1.0)
+    if exact and abs(min(exact) - known) > 0.002:  # else yt-dlp may have it from the whole seconds
+        return min(exact), 0.0
+    return known, 1.0
 
 
 def publish(made: Path, path: Path) -> None:
@@ -449,8 +466,8 @@ class Worker:
         if not self.settings.cookies:
             return None
         copy = self.scratch / 'cookies.txt'
-        with open(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600), 'wb') as out:
-            out.write(self.settings.cookies.read_bytes())
+        with open(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600), 'w', encoding='utf-8') as out:
+            out.write(self.settings.cookies)
         return copy
 
     def ydl(self, cheap: bool) -> Any:
@@ -497,7 +514,7 @@ class Worker:
         outputs = output_args(self.settings, segment, sources[-1].get('acodec') or '')
         self.run_ffmpeg(info, {**inputs, 'ffmpeg_o': outputs}, made)
         duration, nominal = measure(made), min(segment.end, length) - segment.start
-        if abs(duration - nominal) > self.tolerance + (slack if length < segment.end + slack else 0):
+        if not duration or abs(duration - nominal) > self.tolerance + (slack if length < segment.end + slack else 0):
             raise Refused(f'{duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}', 'wrong length')
         return duration
 
@@ -522,18 +539,13 @@ class Worker:
     def fetch(self, segment: Segment) -> Result:
         """One clip, from the question to its place in wavs/."""
         path = self.settings.wavs / f'id_{segment.ytid}.{self.settings.ext}'
-        if path.exists() and abs((duration := measure(path)) - (segment.end - segment.start)) <= self.tolerance:
+        nominal = segment.end - segment.start
+        if path.exists() and (duration := measure(path)) and abs(duration - nominal) <= self.tolerance:
             return self.done(segment, path, {'title': '', 'format_id': ''}, duration)  # a crash came before its journal line
         made = self.scratch / path.name
         try:
             info, cheap_failed = self.ask_twice(segment)
-            try:
-                duration = self.cut(info, segment, made)
-            except Refused as refused:
-                if refused.reason != 'media 403':
-                    raise
-                info = self.ask(segment.ytid, cheap=False)  # the address may have gone stale
-                duration = self.cut(info, segment, made)
+            duration = self.cut(info, segment, made)
             publish(made, path)
         finally:
             made.unlink(missing_ok=True)
@@ -545,22 +557,24 @@ class Worker:
         return Result(segment, DONE, DONE, record={**place, **known, 'bytes': path.stat().st_size})
 
 
-make_worker: Callable[[], Worker]  # of this process; start_worker sets it
+worker: Worker | None = None  # of this process
+worker_args: tuple[Any, ...] = ()
 
 
 def start_worker(*args: Any) -> None:
-    """Nothing here may fail: a Pool would start processes for ever."""
-    global make_worker
-    make_worker = functools.cache(functools.partial(Worker, *args))
+    """Nothing here may fail, for a Pool would start processes for ever: the first clip makes the worker."""
+    global worker_args
+    worker_args = args
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
     signal.signal(signal.SIGTERM, end_at_once)
-    gc.freeze()
 
 
 def fetch(segment: Segment) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
+    global worker
     try:
-        return make_worker().fetch(segment)
+        worker = worker or Worker(*worker_args)
+        return worker.fetch(segment)
     except Refused as refused:
         return Result(segment, refused.verdict, refused.reason, refused.words)
     except OSError as error:
@@ -579,7 +593,9 @@ def read_journal(path: Path) -> Iterator[dict[str, Any]]:
     with open(path, encoding='utf-8', errors='replace') as lines:
         for line in lines:
             with contextlib.suppress(json.JSONDecodeError):
-                yield json.loads(line)
+                entry = json.loads(line)
+                if isinstance(entry, dict) and {'id', 'status'} <= entry.keys():
+                    yield entry
 
 
 def read_settled(settings: Settings) -> dict[str, str]:
@@ -588,11 +604,11 @@ def read_settled(settings: Settings) -> dict[str, str]:
     for entry in read_journal(settings.journal):
         if entry['status'] == DONE and entry['ext'] == settings.ext:
             settled[entry['id']] = DONE
-        elif entry['status'] == GONE and entry['reason'] not in settings.again:
-            settled.setdefault(entry['id'], entry['reason'])
+        elif entry['status'] == GONE and settled.get(entry['id']) != DONE:
+            settled[entry['id']] = entry['reason']
         elif entry['status'] == LOST and entry['ext'] == settings.ext:
             settled.pop(entry['id'], None)
-    return settled
+    return {key: reason for key, reason in settled.items() if reason not in settings.again} if settings.again else settled
 
 
 def lock(descriptor: int, message: str) -> None:
@@ -618,14 +634,12 @@ class Journal:
 
     def __init__(self, path: Path, labels: dict[str, str]) -> None:
         self.labels, self.unknown = labels, set()
-        path.touch()
-        self.file = open(path, 'r+b')  # noqa: SIM115  # open, and ours alone, for the whole run
+        self.file = open(path, 'a+b')  # noqa: SIM115  # open, and ours alone, for the whole run
         lock(self.file.fileno(), f'{path} is in use: another run works there; wait for it, or name another root')
         end = self.file.seek(0, os.SEEK_END)
         while end and (self.file.seek(end - 1), self.file.read(1))[1] != b'\n':
             end -= 1
         self.file.truncate(end)  # a torn last line
-        self.file.seek(end)
 
     def add(self, entry: dict[str, Any]) -> None:
         self.file.write(json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n')
@@ -729,12 +743,15 @@ class Watch:
 
     def __init__(self, settings: Settings) -> None:
         self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
-        self.outage, self.enough = 0, max(10, 2 * settings.num_processes)  # outage: results in a row that blame the network
+        self.failing, self.enough = set(), max(10, 2 * settings.num_processes)  # failing: rows that did, since one did not
         self.stop = ''  # why the run ends early
 
     def see(self, result: Result) -> None:
-        words = f'{result.reason}: {result.message}'
-        self.outage = self.outage + 1 if result.reason in ('network', 'media 403') else 0
+        words = f'{result.reason}: {result.message.strip().rpartition(chr(10))[2]}'
+        if result.verdict == FAILED and result.reason != 'live':
+            self.failing.add(result.segment.ytid)
+        elif result.verdict in (DONE, GONE):
+            self.failing.clear()
         if result.verdict == DONE:
             self.misses = self.misses + 1 if result.cheap_failed else 0
         if self.cheap and self.misses >= 5:
@@ -744,8 +761,8 @@ class Watch:
             self.stop = f'YouTube refuses us ({words}); {REMEDY}'
         elif result.verdict == STOP:
             self.stop = f'{words}; mend that'
-        elif self.outage >= self.enough:
-            self.stop = f'no clip among the last {self.outage} results ({words}); check the network'
+        elif len(self.failing) >= self.enough:
+            self.stop = f'{len(self.failing)} rows failed one after the other ({words}); check the network, update yt-dlp'
 
 
 class Queue:
@@ -770,7 +787,8 @@ class Queue:
         if result.verdict != FAILED or result.reason == 'live' or tries >= self.settings.retries:
             return False
         due = time.monotonic() + self.settings.retry_pause * 2**tries * random.uniform(0.75, 1.25)
-        heapq.heappush(self.retries, (due, next(self.order), result.segment._replace(tries=tries + 1)))
+        again = result.segment._replace(tries=tries + 1, cheap=result.reason != 'media 403')
+        heapq.heappush(self.retries, (due, next(self.order), again))
         return True
 
 
@@ -799,11 +817,11 @@ def open_pool(processes: int, args: tuple[Any, ...]) -> Iterator[Any]:
     try:
         yield pool
     finally:
-        late = threading.Timer(2, lambda: [process.kill() for process in multiprocessing.active_children()])
-        late.start()
-        pool.terminate()
-        pool.join()
-        late.cancel()
+        end = threading.Thread(target=pool.terminate, daemon=True)  # which waits for ever if a worker was killed at a bad moment
+        end.start()
+        end.join(2)
+        for process in multiprocessing.active_children():
+            process.kill()
 
 
 def download(settings: Settings, segments: Iterator[Segment], args: tuple[Any, ...], settle: Callable[[Result], None]) -> str:
@@ -815,7 +833,8 @@ def download(settings: Settings, segments: Iterator[Segment], args: tuple[Any, .
         while True:
             while not watch.stop and len(flying) < settings.num_processes and (segment := todo.next()):
                 flying[segment.ytid] = segment, time.monotonic() + patience
-                pool.apply_async(fetch, (segment._replace(cheap=watch.cheap),), callback=results.put, error_callback=results.put)
+                segment = segment._replace(cheap=segment.cheap and watch.cheap)
+                pool.apply_async(fetch, (segment,), callback=results.put, error_callback=results.put)
             if not flying and (watch.stop or not todo.retries and todo.exhausted):
                 return watch.stop
             result = next_result(results, flying)
@@ -842,7 +861,7 @@ def next_result(results: queue.SimpleQueue[Any], flying: dict[str, tuple[Segment
 
 NONE = type(None)
 KIND_OF = {int: 'int', float: 'float', str: 'str', bool: 'bool', list: 'list[str]', dict: 'dict', NONE: 'int | None'}
-KINDS = {**{kind: of for of, kind in KIND_OF.items()}, 'int | None': (int, NONE), 'float': (int, float)}
+KINDS = {**{kind: (of,) for of, kind in KIND_OF.items()}, 'int | None': (int, NONE), 'float': (int, float)}
 
 
 def number_or_json(text: str) -> Any:
@@ -879,7 +898,7 @@ def read_settings(argv: list[str] | None) -> Settings:
         parser.add_argument(flag, default=default, help=f'{about} ({default!r})'.replace('%', '%%'), **read_flag(kinds[name]))
     settings = parser.parse_args(argv)
     for name, kind in kinds.items():
-        require(isinstance(getattr(settings, name), KINDS[kind]), f'{name} = {getattr(settings, name)!r}: use {kind}')
+        require(type(getattr(settings, name)) in KINDS[kind], f'{name} = {getattr(settings, name)!r}: use {kind}')
     check_settings(settings)
     return settings
 
@@ -909,8 +928,9 @@ def check_trust() -> None:
     """One proxy and one CA file for all: ffmpeg reads http_proxy only, and YouTube binds media to the address that asked."""
     proxies = urllib.request.getproxies()
     if proxy := proxies.get('https') or proxies.get('all') or proxies.get('http'):
-        if proxy.startswith('socks'):
-            raise Oops('the proxy in the environment is a SOCKS proxy, which ffmpeg cannot use: set https_proxy to an http one')
+        proxy = proxy if '://' in proxy else f'http://{proxy}'
+        kind = proxy.partition('://')[0].lower()
+        require(kind == 'http', f'the proxy in the environment is of the kind {kind} (SOCKS or TLS), which ffmpeg cannot use')
         os.environ['https_proxy'] = os.environ['http_proxy'] = proxy
     if (bundle := os.environ.get('SSL_CERT_FILE')) and not os.path.isfile(bundle):
         raise Oops(f'SSL_CERT_FILE = {bundle}: no such file')
@@ -920,8 +940,7 @@ def open_root(settings: Settings) -> None:
     """Add the paths to the settings; make the folders where they are missing; Oops if they cannot be written."""
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
-    settings.cookies, settings.metadata = root / Path(settings.cookie_path).expanduser(), root / 'audioset_metadata.json'
-    settings.journal = settings.wavs / 'journal.jsonl'
+    settings.journal, settings.metadata = settings.wavs / 'journal.jsonl', root / 'audioset_metadata.json'
     try:
         for folder in (settings.csvs, settings.wavs, settings.temps):
             folder.mkdir(parents=True, exist_ok=True)
@@ -930,30 +949,32 @@ def open_root(settings: Settings) -> None:
         raise Oops(f'root = {root}: cannot be written ({error.strerror})') from None
 
 
-def check_cookies(settings: Settings) -> None:
-    """Oops for a file that is no cookie file; one without any cookie counts as none."""
-    path = settings.cookies
-    if not path.exists():
-        require(settings.cookie_path == 'cookies.txt', f'cookie_path = {settings.cookie_path!r}: no such file')
-        settings.cookies = None
-        return
-    require(path.is_file(), f'{path}: not a file')
-    lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines()
-    rows = [line for line in lines if line.strip() and (line[0] != '#' or line.startswith('#HttpOnly_'))]
+def read_cookies(path: Path, wanted: bool) -> str:
+    """The cookies of a Netscape file as yt-dlp takes them, '' if there are none; Oops for a file of another kind."""
+    require(not path.exists() or path.is_file(), f'{path}: not a file')
+    require(path.exists() or not wanted, f'{path}: no such file')
+    text = path.read_text(encoding='utf-8-sig', errors='replace') if path.exists() else ''
+    rows = [line.split('\t') for line in text.splitlines() if line.startswith('#HttpOnly_') or line[:1] not in ('', '#')]
     hint = 'not a Netscape cookie file (7 fields with tabs between); export it as README says, or delete it'
-    require(all(len(row.split('\t')) == 7 for row in rows), f'{path}: {hint}')
-    settings.cookies = path if rows else None
+    require(all(len(row) == 7 for row in rows), f'{path}: {hint}')
+    for row in rows:
+        row[4] = row[4] if row[4].isdecimal() else '0'  # when it expires; yt-dlp prints the cookies whose date it cannot read
+    return '\n'.join(['# Netscape HTTP Cookie File', *map('\t'.join, rows), '']) if rows else ''
 
 
 def find_ffmpeg(settings: Settings) -> set[str]:
     """Settle which ffmpeg it is; returns which of the wanted http flags it has."""
     import imageio_ffmpeg
 
-    found = settings.ffmpeg = shutil.which(settings.ffmpeg) if settings.ffmpeg else imageio_ffmpeg.get_ffmpeg_exe()
-    told = subprocess.run([found, '-hide_banner', '-h', 'protocol=http'], capture_output=True, text=True, errors='replace')
-    require('-user_agent' in told.stdout, f'ffmpeg = {found!r}: is no ffmpeg that can fetch')
+    try:
+        found = settings.ffmpeg = shutil.which(settings.ffmpeg) if settings.ffmpeg else imageio_ffmpeg.get_ffmpeg_exe()
+        asked = [found, '-hide_banner', '-h', 'protocol=http']
+        told = subprocess.run(asked, capture_output=True, text=True, errors='replace').stdout
+    except (OSError, RuntimeError) as error:
+        raise Oops(f'ffmpeg: {error}; name one with the ffmpeg setting') from None
+    require('-user_agent' in told, f'ffmpeg = {found!r}: is no ffmpeg that can fetch')
     wanted = {'request_size', 'short_seek_size'}
-    has = {flag for flag in wanted if f'-{flag} ' in told.stdout}
+    has = {flag for flag in wanted if f'-{flag} ' in told}
     if has != wanted:
         say(f'{found} is too old for -{" and -".join(sorted(wanted - has))}: going on without, with more bytes per clip')
     return has
@@ -976,15 +997,16 @@ def survey(settings: Settings, settled: dict[str, str]) -> tuple[int, Counter[st
 
 def run(settings: Settings) -> int:
     """The job: survey, download what is not settled, merge. Returns the exit status."""
-    check_cookies(settings)
     for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
         provide(settings.csvs / f'{name}.csv')
+    cookies = settings.root / Path(settings.cookie_path).expanduser()
+    settings.cookies = read_cookies(cookies, wanted=settings.cookie_path != 'cookies.txt')
     journal = Journal(settings.journal, read_labels(settings.csvs / 'class_labels_indices.csv'))
     if settings.verify:
         verify_clips(settings, journal)
     settled = read_settled(settings)
     total, before, skipped = survey(settings, settled)
-    require(total, f'{", ".join(settings.splits)}: not one usable row')
+    require(total, f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew')
     todo = total - before.total()
     counts = f'{total} rows, {before.total()} settled ({before[DONE]} done), {todo} to do'
     say(f'{", ".join(settings.splits)}: {counts}, {settings.ext} in {settings.wavs}')
@@ -1023,7 +1045,11 @@ def interrupted(settings: Settings) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler's request is a Ctrl-C
+    for name in {'SIGTERM', 'SIGHUP'} & set(dir(signal)):  # a scheduler's or a closing terminal's request is a Ctrl-C
+        if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors='replace')  # a title must not end the run where the terminal cannot show it
     try:
         settings = read_settings(argv)
         check_trust()
@@ -1039,6 +1065,9 @@ def main(argv: list[str] | None = None) -> int:
     except Oops as error:
         print(f'download.py: {error}', file=sys.stderr)
         return 2
+    except OSError as error:  # the journal or the metadata cannot be written
+        print(f'download.py: {error}; mend that, then run the same command again', file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         pass
     return 130

@@ -127,10 +127,11 @@ def offset(path: pathlib.Path, start: float, seconds: float, margin: float = 0.3
     return first + best / RATE - start
 
 
-def look(path: pathlib.Path) -> list[int]:
+def look(path: pathlib.Path, *options: str) -> list[int]:
     """The numbers that the frames of a clip spell, as a player would show them."""
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-i', str(path), '-map', '0:v', '-vf', 'scale=16:9:flags=neighbor']
-    raw = subprocess.run([*ffmpeg, '-f', 'rawvideo', '-pix_fmt', 'gray', '-'], capture_output=True, check=True).stdout
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', *options, '-i', str(path), '-map', '0:v']
+    gray = ['-vf', 'scale=16:9:flags=neighbor', '-f', 'rawvideo', '-pix_fmt', 'gray', '-']
+    raw = subprocess.run([*ffmpeg, *gray], capture_output=True, check=True).stdout
     pictures = np.frombuffer(raw, np.uint8).reshape(-1, 9, 16)
     return [int(''.join('1' if column > 127 else '0' for column in picture.mean(0)), 2) for picture in pictures]
 

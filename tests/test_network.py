@@ -15,6 +15,8 @@ from conftest import SCRIPT
 def test_a_few_rows_from_youtube_itself(tmp_path: pathlib.Path) -> None:
     command = [sys.executable, str(SCRIPT), '--root', str(tmp_path), '--splits', 'eval', '--limit', '10']
     ran = subprocess.run(command, capture_output=True, text=True)
+    if 'refuses us' in ran.stderr:
+        pytest.skip(f'YouTube does not serve this address: {ran.stderr}')
     assert ran.returncode == 0, ran.stdout + ran.stderr
     clips = list((tmp_path / 'wavs').glob('id_*.m4a'))
     assert clips, ran.stdout

@@ -1,5 +1,7 @@
 """What YouTube and the network can say instead of giving a clip, and what becomes of the row."""
 
+import re
+
 import pytest
 
 from conftest import Program, offset
@@ -73,6 +75,7 @@ def test_the_cheap_request_is_given_up_when_it_keeps_failing(program: Program) -
 def test_a_passing_failure_is_tried_again(program: Program, fault: str) -> None:
     two_rows(program, fault=fault, times=1)
     program.run()
+    assert program.site.videos[BAD].times == 0, 'it happened'
     assert {status for status, _ in program.reasons.values()} == {'done'}
     assert abs(offset(program.clip(BAD), 30, 10)) <= 0.025
     assert not program.leftovers()
@@ -135,13 +138,30 @@ def test_media_403_across_videos_stops_the_run(program: Program) -> None:
     assert program.site.counts['media'] < 80
 
 
+@pytest.mark.parametrize('flags', [['--ydl-opts', '{"format": "best["}'], []], ids=['options that cannot work', 'media 404'])
+def test_what_fails_for_every_row_stops_the_run(program: Program, flags: list[str]) -> None:
+    program.offer(*(f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(60)))
+    program.site.healthy = Video(fault='media 404')
+    process = program.start('--num-processes', '2', *flags)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1, out + err
+    assert re.search(r'^stopped: 1\d rows failed one after the other .*run the same command again$', err, re.M)
+    assert program.site.counts['player'] < 60
+
+
 def test_gone_rows_are_asked_for_again_on_request(program: Program) -> None:
     two_rows(program, fault='age')
     program.run()
     program.site.videos.clear()
     program.run('--again', 'country')
     assert program.reasons[BAD] == ('gone', 'age')
+    program.site.videos[BAD] = Video(fault='country')
     program.run('--again', 'age')
+    assert program.reasons[BAD] == ('gone', 'country')
+    program.site.videos.clear()
+    program.run('--again', 'age')
+    assert program.reasons[BAD] == ('gone', 'country')
+    program.run('--again', 'country')
     assert program.reasons[BAD][0] == 'done'
 
 
@@ -160,6 +180,8 @@ def test_gone_rows_are_asked_for_again_on_request(program: Program) -> None:
         ('Requested format is not available', 'failed', 'no format'),
         ('This video is not available', 'gone', 'unavailable'),
         ('something never seen before', 'failed', 'other'),
+        ('[Errno 11] Resource temporarily unavailable', 'failed', 'other'),
+        ('HTTP Error 503: Service Unavailable', 'failed', 'network'),
     ],
 )
 def test_words_and_their_meaning(words: str, verdict: str, reason: str) -> None:

@@ -50,6 +50,7 @@ def test_each_worker_has_a_copy_for_its_owner_alone(program: Program) -> None:
     process.terminate()
     process.communicate()
     assert modes == {0o600}
+    assert not program.leftovers()
 
 
 def test_expired_cookies_stop_the_run(program: Program) -> None:
@@ -69,6 +70,16 @@ def test_a_file_that_is_no_cookie_file(program: Program, content: str) -> None:
     said = program.run(status=2)
     assert 'Netscape' in said.stderr
     assert content not in said.stderr
+
+
+@pytest.mark.parametrize('expires', ['', '0', '-1', 'Session', '1.8e9', '1999999999.5'])
+def test_odd_dates_of_expiry_do_not_spill_the_cookie(program: Program, expires: str) -> None:
+    program.offer(ROW)
+    text = give_cookies(program, ['VISITOR_INFO1_LIVE']).replace('2147483647', expires)
+    (program.root / 'cookies.txt').write_text(text, encoding='utf-8-sig')
+    said = program.run()
+    assert SECRET not in said.stdout + said.stderr
+    assert any(SECRET in cookie for cookie in program.site.cookies)
 
 
 def test_a_cookie_file_without_cookies_is_none(program: Program) -> None:
@@ -106,20 +117,22 @@ def test_ffmpeg_verifies_certificates_too(program: Program) -> None:
     assert program.site.counts['media'] == before
 
 
-@pytest.mark.parametrize('names', [['https_proxy'], ['http_proxy'], ['ALL_PROXY'], ['HTTPS_PROXY']], ids=' '.join)
-def test_any_of_the_usual_variables_names_the_proxy(program: Program, names: list[str]) -> None:
+@pytest.mark.parametrize('name', ['https_proxy', 'http_proxy', 'ALL_PROXY', 'HTTPS_PROXY'])
+@pytest.mark.parametrize('scheme', ['http://', ''], ids=['with a scheme', 'host:port'])
+def test_any_of_the_usual_variables_names_the_proxy(program: Program, name: str, scheme: str) -> None:
     program.offer(ROW)
-    proxy = program.env.pop('https_proxy')
+    proxy = program.env.pop('https_proxy').replace('http://', scheme)
     del program.env['http_proxy'], program.env['no_proxy']
-    program.env.update(dict.fromkeys(names, proxy))
+    program.env[name] = proxy
     program.run()
     assert program.site.counts['media'] >= 1
 
 
-def test_a_socks_proxy_is_refused(program: Program) -> None:
+@pytest.mark.parametrize('kind', ['socks5', 'https'])
+def test_a_proxy_that_ffmpeg_cannot_use_is_refused(program: Program, kind: str) -> None:
     program.offer(ROW)
-    program.env['https_proxy'] = 'socks5://127.0.0.1:9'
-    assert 'SOCKS' in program.run(status=2).stderr
+    program.env['https_proxy'] = f'{kind}://127.0.0.1:9'
+    assert f'of the kind {kind} ' in program.run(status=2).stderr
 
 
 def test_a_certificate_file_that_is_not_there(program: Program) -> None:

@@ -152,6 +152,7 @@ class Video:
     fault: str = ''
     times: float = math.inf
     minimal: bool = False
+    itag: str = ''  # a media fault of this format only
 
 
 def format_json(ytid: str, video: Video, itag: str, mime: str, codecs: str, bitrate: int, height: int | None) -> dict:
@@ -312,19 +313,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def media(self, ytid: str, itag: str) -> None:
         self.server.count('media', ytid)
-        fault = self.server.fault(ytid, 'media')
-        if fault == 'media drop' or fault[-3:].isdigit():
-            self.broken(fault)
-        elif is_served(itag, self.server.video(ytid).seconds):
-            self.send_media(itag, media(itag, self.server.video(ytid).seconds), fault)
-        else:
-            self.reply(b'', status=404)
-
-    def send_media(self, itag: str, body: bytes, fault: str) -> None:
-        first, last = (self.headers.get('Range', 'bytes=0-')[6:]).split('-')
+        video = self.server.video(ytid)
+        first, last = self.headers.get('Range', 'bytes=0-')[6:].split('-')
+        late = video.fault in ('media truncate', 'media stall')  # the index arrives, the rest does not
+        fault = '' if late and first == '0' else self.server.fault(ytid, 'media', itag=itag)
+        if self.broken('' if late else fault):
+            return
+        body = media(itag, video.seconds) if is_served(itag, video.seconds) else b''
         start, stop = int(first), min(int(last) + 1, len(body)) if last else len(body)
         if start >= len(body):
-            self.reply(b'', status=416)
+            self.reply(b'', status=416 if body else 404)
             return
         self.send_response(206 if 'Range' in self.headers else 200)
         self.send_header('Content-Type', 'video/webm' if itag == '251' else 'video/mp4')
@@ -332,10 +330,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header('Accept-Ranges', 'bytes')
         self.send_header('Content-Length', str(stop - start))
         self.end_headers()
-        if fault and start:  # the index arrives, the sound does not
-            stop = min(stop, start + 50_000)
-        self.pour(body[start:stop])
-        if fault == 'media stall' and start:
+        self.pour(body[start : start + 10_000 if fault else stop])
+        if fault == 'media stall':
             self.server.closing.wait(600)
         self.close_connection = self.close_connection or bool(fault)
 
@@ -419,12 +415,12 @@ class YouTube(http.server.ThreadingHTTPServer):
             self.counts[kind] += n
             self.asked[kind, ytid] += n
 
-    def fault(self, ytid: str, where: str, minimal: bool = True) -> str:
+    def fault(self, ytid: str, where: str, minimal: bool = True, itag: str = '') -> str:
         """The fault that meets this request, if any; counts it off its video's `times`."""
         video = self.video(ytid)
         with self.lock:
             meant = video.fault.startswith(where) or (where == 'player' and video.fault in SAYS)
-            if not meant or video.times <= 0 or (video.minimal and not minimal):
+            if not meant or video.times <= 0 or (video.minimal and not minimal) or video.itag not in ('', itag):
                 return ''
             video.times -= 1
             return video.fault
