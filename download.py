@@ -287,14 +287,12 @@ def input_args(settings: Settings, segment: Segment, source: dict[str, Any], htt
     """What ffmpeg gets before an input: whom to trust, the seconds to read, and in requests that a clip fits into."""
     length = segment.end - segment.start
     size = int((source.get('tbr') or 1000) * 125 * (length + 12))  # bytes; a fragment has 10 s and begins before the clip
-    bounds = {'request_size': size, 'short_seek_size': 1 << 18}
-    return [
-        *('-loglevel', 'error', '-rw_timeout', str(int(settings.timeout * 1e6))),
-        *('-tls_verify', '1', '-ca_file', trusted_certificates()),
-        *(arg for flag, value in bounds.items() if flag in http_flags for arg in (f'-{flag}', str(value))),
-        *(['-ss', str(segment.start)] if segment.start else []),  # seeking to 0 costs Opus its first packet
-        *('-t', str(length)),
-    ]
+    args = ['-loglevel', 'error', '-rw_timeout', str(int(settings.timeout * 1e6))]  # µs
+    args += ['-tls_verify', '1', '-ca_file', trusted_certificates()]
+    for flag, value in {'request_size': size, 'short_seek_size': 1 << 18}.items():
+        args += [f'-{flag}', str(value)] if flag in http_flags else []
+    args += ['-ss', str(segment.start)] if segment.start else []  # seeking to 0 costs Opus its first packet
+    return [*args, '-t', str(length)]
 
 
 class Listener(list):
@@ -345,12 +343,12 @@ def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap
     import yt_dlp
 
     options: dict[str, Any] = {
-        **{'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True},
-        **{'format': output_for(settings).selector, 'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies)},
-        **{'extractor_retries': 0, 'socket_timeout': settings.timeout},  # a row is tried again by us, after a pause
+        'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True,
+        'format': output_for(settings).selector, 'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
+        'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again by us, after a pause
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
         **settings.ydl_opts,
-    }
+    }  # fmt: skip
     if not cheap:
         return yt_dlp.YoutubeDL(options)
     skip = {'player_skip': ['webpage', 'configs', 'js', 'initial_data'], 'skip': ['hls', 'dash', 'translated_subs']}
@@ -699,6 +697,9 @@ def verify_clips(settings: Settings, journal: Journal) -> None:
 # --------------------------------------------------------------------------------------------------------------- run
 
 
+PLAIN = '{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
+
+
 class Progress:
     """A bar over all rows of the run on a terminal, a plain line now and then elsewhere; counts by verdict and reason."""
 
@@ -707,10 +708,9 @@ class Progress:
     def __init__(self, total: int, before: Counter[str]) -> None:
         self.counts = Counter({(DONE if reason == DONE else GONE, reason): n for reason, n in before.items()})
         self.examples: dict[str, str] = {}
-        self.settled = self.counts.total()
-        self.started = self.spoke = time.monotonic()
-        self.bar = tqdm(total=total, initial=self.settled, unit='clip', disable=not sys.stderr.isatty(), dynamic_ncols=True)
-        self.total = total
+        self.spoke, self.terminal = time.monotonic(), sys.stderr.isatty()
+        shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
+        self.bar = tqdm(total=total, initial=before.total(), unit='clip', **shape)
 
     def count(self, verdict: str) -> int:
         return sum(n for (of, _), n in self.counts.items() if of == verdict)
@@ -718,13 +718,11 @@ class Progress:
     def update(self, result: Result) -> None:
         self.counts[result.verdict, result.reason] += 1
         self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
-        shown = {verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}
-        self.bar.set_postfix(shown, refresh=False)
+        self.bar.set_postfix({verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}, refresh=False)
         self.bar.update()
-        if self.bar.disable and (now := time.monotonic()) - self.spoke > self.EVERY:
-            self.spoke, counts = now, ' '.join(f'{verdict}={n}' for verdict, n in shown.items())
-            meter = {'n': self.counts.total(), 'total': self.total, 'initial': self.settled, 'elapsed': now - self.started}
-            say(tqdm.format_meter(**meter, ncols=0, unit='clip', postfix=counts))
+        if not self.terminal and time.monotonic() - self.spoke > self.EVERY:
+            self.spoke = time.monotonic()
+            say(str(self.bar))
 
     def table(self, skipped: int) -> str:
         """What became of the rows, by verdict and reason, with one example of each new reason."""
@@ -734,7 +732,7 @@ class Progress:
             for (of, reason), n in self.counts.most_common():
                 if of == verdict != DONE:
                     lines.append(f'  {reason:<14}{n:>9}  {self.examples.get(reason, "")[:110]}'.rstrip())
-        lines.append(f'{"not tried":<16}{self.total - self.counts.total():>9}')
+        lines.append(f'{"not tried":<16}{self.bar.total - self.counts.total():>9}')
         return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
 
 

@@ -89,6 +89,11 @@ def processes_of(session: int) -> list[int]:
     return found
 
 
+def parent_of(pid: int) -> int:
+    """Linux, too."""
+    return int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+
+
 def kill_session(process: subprocess.Popen) -> None:
     """kill -9 of everything that the program started."""
     while alive := processes_of(process.pid):

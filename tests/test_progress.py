@@ -64,5 +64,5 @@ def test_a_file_gets_plain_lines(program: Program) -> None:
     ran = subprocess.run([sys.executable, '-c', code], env=program.env, capture_output=True, text=True, timeout=60)
     assert ran.returncode == 0, ran.stderr
     assert not re.search(r'[\x00-\x08\x0b-\x1f\x7f]', ran.stdout + ran.stderr)
-    assert re.search(r'\d+/30 \[.*clip.*done=\d+ gone=0 failed=0', ran.stdout)
+    assert re.search(r'\d+/30 \[.*clip.*done=\d+, gone=0, failed=0', ran.stdout)
     assert re.search(r'^done +30$', ran.stdout, re.M)
