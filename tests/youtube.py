@@ -476,7 +476,7 @@ def main() -> int:
     args = parser.parse_args()
     dice = random.Random(0)
     faults = ['private', 'removed', 'terminated', 'player 500', 'player drop', 'media 403', 'media truncate']
-    print('making media, once per machine (about a minute) ...', flush=True)
+    print(f'making media in {CACHE}, which takes a minute the first time ...', flush=True)
     make(Video().seconds)
     with YouTube(args.port, args.latency) as youtube:
         youtube.files['class_labels_indices.csv'] = LABELS
@@ -489,7 +489,7 @@ def main() -> int:
                     youtube.videos[row[:11]] = Video(fault=fault, times=1 if ' ' in fault else math.inf)
         print('in another terminal:\n')
         print('export', *(f'{key}={shlex.quote(value)}' for key, value in youtube.env.items()))
-        print('python download.py --root /tmp/audioset --splits eval\n')
+        print(f'python download.py --root {pathlib.Path(tempfile.gettempdir(), "audioset")} --splits eval\n')
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(5)
