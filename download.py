@@ -662,13 +662,16 @@ RECORD = ['id', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'star
 
 def merge_metadata(settings: Settings) -> str:
     """Make audioset_metadata.json from the journal, an id and its record a line; says how many there are."""
-    latest = {e['id']: n for n, e in enumerate(read_journal(settings.journal)) if e.get('ext') == settings.ext}
+    latest: dict[str, tuple[bool, int]] = {}  # id -> its entry's number, the last one of this ext before those of others
+    for n, entry in enumerate(read_journal(settings.journal)):
+        if 'ext' in entry:
+            latest[entry['id']] = max(latest.get(entry['id'], (False, 0)), (entry['ext'] == settings.ext, n))
     records = 0
 
     def lines() -> Iterator[str]:
         nonlocal records
         for n, entry in enumerate(read_journal(settings.journal)):
-            if latest.get(entry['id']) == n and entry['status'] == DONE:
+            if entry['status'] == DONE and latest[entry['id']][1] == n:
                 record = json.dumps({key: entry[key] for key in RECORD}, ensure_ascii=False)
                 yield f'{"," if records else ""}\n{json.dumps(entry["id"])}: {record}'
                 records += 1
@@ -889,7 +892,7 @@ def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, each with a flag made from its own line of source, and the flags over them."""
     block = Path(__file__).read_text(encoding='utf-8').partition('- settings\n')[2].partition('\n# ---')[0]
     described = re.findall(r'^(\w+)(?:: *([^=\n]+?))? *=[^#\n]*(?:# *(.*))?$', block, re.M)
-    kinds = {name: kind or KIND_OF[type(globals()[name])] for name, kind, _ in described}
+    kinds = {name: kind if kind in KINDS else KIND_OF.get(type(globals()[name]), 'str') for name, kind, _ in described}
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for name, _, about in described:
         flag, default = f'--{name.replace("_", "-")}', globals()[name]

@@ -87,6 +87,8 @@ def test_another_ext_is_another_job(program: Program) -> None:
     assert program.metadata[f'id_{ID}']['ext'] == 'wav'
     program.run()
     assert program.metadata[f'id_{ID}']['ext'] == 'm4a'
+    program.run('--merge', '--ext', 'mp3')
+    assert len(program.metadata) == 1, 'a record of another kind is better than none'
     assert program.site.asked['player', 'bbbbbbbbbbb'] == 1
 
 

@@ -82,9 +82,18 @@ def test_what_is_wrong_is_said_in_one_line(program: Program, flags: list[str], s
     assert not program.site.counts['player']
 
 
-@pytest.mark.parametrize('edit', ["sample_rate: int | None = '16k'", "splits: list[str] = 'eval'", 'ext: str = None'])
+@pytest.mark.parametrize(
+    'edit',
+    [
+        "sample_rate: int | None = '16k'",
+        "splits: list[str] = 'eval'",
+        "splits = ('eval',)",
+        'limit: int | None = True',
+        'ext: str = None',
+    ],
+)
 def test_an_edited_global_of_the_wrong_type(tmp_path: pathlib.Path, edit: str) -> None:
-    name = edit.partition(':')[0]
+    name = re.split('[: ]', edit)[0]
     edited = re.sub(rf'^{name}: .+? = .+?  #', lambda _: f'{edit}  #', SCRIPT.read_text(), count=1, flags=re.M)
     (tmp_path / 'download.py').write_text(edited)
     ran = subprocess.run([sys.executable, str(tmp_path / 'download.py')], capture_output=True, text=True)
