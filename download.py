@@ -302,9 +302,10 @@ class Listener(list):
 
     def hint(self, words: str) -> str:
         """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
-        vague = words and judge(words)[0] in ('other', 'no format')
-        telling = ('cookies', 'network', *(reason for reason, verdict, *_ in VERDICTS if verdict == THROTTLED))
-        return next((w for w in self if judge(w)[0] in (telling if vague else telling[:1])), words)
+        causes = {'cookies'}
+        if words and judge(words)[0] in ('other', 'no format'):  # too vague to be the cause
+            causes |= {'network', *(reason for reason, verdict, *_ in VERDICTS if verdict == THROTTLED)}
+        return next((warning for warning in self if judge(warning)[0] in causes), words)
 
     def debug(self, message: str) -> None:
         pass
