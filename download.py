@@ -346,7 +346,7 @@ def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap
     options: dict[str, Any] = {
         'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True,
         'format': output_for(settings).selector, 'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
-        'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again by us, after a pause
+        'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again by us, after a pause
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
         **settings.ydl_opts,
     }  # fmt: skip
@@ -487,6 +487,8 @@ class Worker:
             words = getattr(cause, 'orig_msg', None) or str(cause)
         if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
             words = f'live event: {info["live_status"]}'
+        if info.get('id', ytid) != ytid:  # a trailer in its place, for one
+            words = f'Video unavailable, YouTube offers {info["id"]} instead'
         if words := self.listener.hint(words):
             raise Refused(words)
         return info
