@@ -346,7 +346,7 @@ def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap
     options: dict[str, Any] = {
         'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True,
         'format': output_for(settings).selector, 'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
-        'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again by us, after a pause
+        'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # we try a row again, after a pause
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
         **settings.ydl_opts,
     }  # fmt: skip
