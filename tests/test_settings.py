@@ -163,7 +163,7 @@ def test_another_client_on_request(program: Program) -> None:
     (program.root / 'wavs' / 'journal.jsonl').unlink()
     program.clip().unlink()
     program.run('--client', 'ios')
-    assert set(program.site.clients) - usual == {'IOS'}
+    assert 'IOS' in set(program.site.clients) - usual
 
 
 def test_an_old_ffmpeg_is_named_and_used_all_the_same(program: Program, tmp_path: pathlib.Path) -> None:
