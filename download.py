@@ -77,9 +77,9 @@ merge: bool = False  # only make audioset_metadata.json from the journal
 
 # ------------------------------------------------------------------------------------------------------------- types
 BUCKET = 'https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/'
-COPY_AAC = ['-c:a', 'copy', '-movflags', '+faststart', '-f', 'mp4']
+IN_MP4 = ['-movflags', '+faststart', '-f', 'mp4']
 ENCODE = {  # ext -> how ffmpeg makes its sound
-    'm4a': ['-c:a', 'aac', '-b:a', '128k', '-movflags', '+faststart', '-f', 'mp4'],
+    'm4a': ['-c:a', 'aac', '-b:a', '128k', *IN_MP4],
     'wav': ['-c:a', 'pcm_s16le', '-f', 'wav'],
     'flac': ['-c:a', 'flac', '-sample_fmt', 's16', '-frame_size', '4096', '-f', 'flac'],  # else the first frame's: may be 8
     'opus': ['-c:a', 'libopus', '-b:a', '96k', '-f', 'opus'],
@@ -130,6 +130,15 @@ class Segment(NamedTuple):
     split: str
     tries: int = 0
     cheap: bool = True  # ask with the single cheap request first
+
+    @property
+    def id(self) -> str:
+        """Its name in the journal, the metadata and wavs/."""
+        return f'id_{self.ytid}'
+
+    @property
+    def url(self) -> str:
+        return f'https://www.youtube.com/watch?v={self.ytid}'
 
 
 class Result(NamedTuple):
@@ -277,7 +286,7 @@ def output_args(settings: Settings, segment: Segment, codec: str) -> list[str]:
     """What ffmpeg gets for its output; `codec` is the source's. AAC stays as it is where AAC is wanted."""
     streams = output_for(settings).streams
     if settings.ext in ('m4a', 'mp4') and codec.startswith('mp4a') and not (settings.sample_rate or settings.channels):
-        return [*streams, *COPY_AAC]
+        return [*streams, '-c:a', 'copy', *IN_MP4]
     rate = ['-ar', str(settings.sample_rate)] if settings.sample_rate else []
     count = ['-ac', str(settings.channels)] if settings.channels else []
     return [*streams, *ENCODE[settings.ext], *rate, *count, '-t', str(segment.end - segment.start)]  # to the sample
@@ -474,20 +483,20 @@ class Worker:
             self.ydls[cheap] = open_ydl(self.settings, self.listener, self.cookies, cheap)
         return self.ydls[cheap]
 
-    def ask(self, ytid: str, cheap: bool) -> dict[str, Any]:
+    def ask(self, segment: Segment, cheap: bool) -> dict[str, Any]:
         """YouTube's description of a video, formats chosen; Refused if it has none for us."""
         from yt_dlp.utils import YoutubeDLError
 
         self.listener.clear()
         info, words = {}, ''
         try:
-            info = self.ydl(cheap).extract_info(f'https://www.youtube.com/watch?v={ytid}', download=False)
+            info = self.ydl(cheap).extract_info(segment.url, download=False)
         except YoutubeDLError as error:
             cause = (getattr(error, 'exc_info', None) or [None, error])[1]
             words = getattr(cause, 'orig_msg', None) or str(cause)
         if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
             words = f'live event: {info["live_status"]}'
-        if info.get('id', ytid) != ytid:  # a trailer in its place, for one
+        if info.get('id', segment.ytid) != segment.ytid:  # a trailer in its place, for one
             words = f'Video unavailable, YouTube offers {info["id"]} instead'
         if words := self.listener.hint(words):
             raise Refused(words)
@@ -498,11 +507,11 @@ class Worker:
         cheap = segment.cheap and self.may_be_cheap
         if cheap:
             try:
-                return self.ask(segment.ytid, cheap=True), False
+                return self.ask(segment, cheap=True), False
             except Refused as refused:
                 if refused.sure:
                     raise
-        return self.ask(segment.ytid, cheap=False), cheap
+        return self.ask(segment, cheap=False), cheap
 
     def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
         """One ffmpeg, started by yt-dlp, makes the final file of the wanted seconds; returns its duration (s)."""
@@ -539,7 +548,7 @@ class Worker:
 
     def fetch(self, segment: Segment) -> Result:
         """One clip, from the question to its place in wavs/."""
-        path = self.settings.wavs / f'id_{segment.ytid}.{self.settings.ext}'
+        path = self.settings.wavs / f'{segment.id}.{self.settings.ext}'
         nominal = segment.end - segment.start
         if path.exists() and (duration := measure(path)) and abs(duration - nominal) <= self.tolerance:
             return self.done(segment, path, {'title': '', 'format_id': ''}, duration)  # a crash came before its journal line
@@ -649,7 +658,7 @@ class Journal:
     def settle(self, result: Result) -> None:
         """Write down what became of a row; for a clip, its metadata record."""
         segment = result.segment
-        entry = {'id': f'id_{segment.ytid}', 'status': result.verdict, 'split': segment.split}
+        entry = {'id': segment.id, 'status': result.verdict, 'split': segment.split}
         if result.verdict != DONE:
             return self.add({**entry, 'reason': result.reason, 'message': result.message})
         for tag in set(segment.tags) - self.labels.keys() - self.unknown:
@@ -657,7 +666,7 @@ class Journal:
             say(f'{tag}: has no label in class_labels_indices.csv, kept as it is (first in {segment.ytid})')
         named = {'tags': segment.tags, 'labels': [self.labels.get(tag, tag) for tag in segment.tags]}
         row = {'ytid': segment.ytid, 'start': segment.start, 'end': segment.end}
-        return self.add({**entry, 'url': f'https://www.youtube.com/watch?v={segment.ytid}', **named, **row, **result.record})
+        return self.add({**entry, 'url': segment.url, **named, **row, **result.record})
 
 
 RECORD = ['id', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id', 'ext']
@@ -685,13 +694,9 @@ def merge_metadata(settings: Settings) -> str:
 
 def verify_clips(settings: Settings, journal: Journal) -> None:
     """Look at every clip that the journal names; what is not as recorded becomes a row to fetch again."""
-    done: dict[str, dict[str, Any]] = {}
-    for entry in read_journal(settings.journal):
-        if entry.get('ext') == settings.ext:
-            done[entry['id']] = entry
-    done = {key: entry for key, entry in done.items() if entry['status'] == DONE}
-    lost = 0
-    for entry in tqdm(done.values(), 'verifying', disable=not sys.stderr.isatty()):
+    latest = {entry['id']: entry for entry in read_journal(settings.journal) if entry.get('ext') == settings.ext}
+    done, lost = [entry for entry in latest.values() if entry['status'] == DONE], 0
+    for entry in tqdm(done, 'verifying', disable=not sys.stderr.isatty()):
         path = settings.root / entry['path']
         if not path.exists() or path.stat().st_size != entry['bytes'] or abs(measure(path) - entry['duration']) > 0.01:
             path.unlink(missing_ok=True)
@@ -994,7 +999,7 @@ def survey(settings: Settings, settled: dict[str, str]) -> tuple[int, Counter[st
 
     for segment in read_segments(settings, complain):
         total += 1
-        if reason := settled.get(f'id_{segment.ytid}'):
+        if reason := settled.get(segment.id):
             before[reason] += 1
     return total, before, next(skipped) - 1
 
@@ -1033,7 +1038,7 @@ def fetch_rows(settings: Settings, settled: dict[str, str], journal: Journal, pr
         progress.update(result)
 
     http_flags = find_ffmpeg(settings)
-    segments = (s for s in read_segments(settings, lambda _: None) if f'id_{s.ytid}' not in settled)
+    segments = (s for s in read_segments(settings, lambda _: None) if s.id not in settled)
     for left in [*settings.temps.iterdir(), settings.wavs / '.parts']:  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix='run-', dir=settings.temps, ignore_cleanup_errors=True) as scratch:
