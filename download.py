@@ -18,7 +18,10 @@ It leaves the clips in `wavs/` and their url, path, title, tags and labels in `a
 
 from __future__ import annotations
 
+import _thread
 import argparse
+import asyncio
+import concurrent.futures
 import contextlib
 import csv
 import errno
@@ -28,12 +31,14 @@ import itertools
 import json
 import math
 import multiprocessing
+import multiprocessing.connection
 import os
-import queue
+import platform
 import random
 import re
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -41,8 +46,9 @@ import tempfile
 import threading
 import time
 import traceback
+import urllib.parse
 import urllib.request
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -65,8 +71,15 @@ num_processes: int = min(4 * (os.cpu_count() or 1), 32)  # clips in flight; they
 retries: int = 3  # how often to try a row again in this run when something passing went wrong
 retry_pause: float = 4  # s before the first retry, doubled each time
 timeout: float = 15  # s without a byte until a connection counts as dead
-clip_timeout: float = 120  # s until ffmpeg is ended, whatever it does
-cookie_path: str = 'cookies.txt'  # your cookies in Netscape format, used if the file exists
+clip_timeout: float = 120  # s until a clip is given up, whatever it waits for
+# when YouTube or the network says no
+pause: float = 60  # s until one row tries again, doubled each time that one fails
+longest_pause: float = 3600  # s beyond which pauses do not grow
+give_up_after: float = 0  # s of hearing nothing but no until the run ends; 0: never
+per_hour: int | None = None  # rows to start in an hour on each route, to stay below YouTube's limits; None: as many as it takes
+proxies: list[str] = []  # routes to use side by side, http(s)://user:password@host:port; direct: this machine's own address
+# with what
+cookie_path: str = 'cookies.txt'  # your cookies in Netscape format, used if the file exists, and again when you replace it
 client: str = ''  # YouTube client for the single cheap request; empty: what yt-dlp uses without JavaScript
 ffmpeg: str = ''  # another ffmpeg to use; empty: the one that comes with imageio-ffmpeg
 ydl_opts: dict = {}  # more options for yt-dlp, on the command line as JSON
@@ -89,12 +102,19 @@ ENCODE['mp4'] = ENCODE['m4a']
 AAC_RATES = [7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000]  # Hz
 RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000, 48000], 'mp3': AAC_RATES[1:10]}
 
-DONE, GONE, FAILED, THROTTLED, STOP, LOST = 'done', 'gone', 'failed', 'throttled', 'stop', 'lost'
-VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube or yt-dlp; the first match counts
-    ('cookies', STOP, True, r'cookies are no longer valid|failed to load cookies'),
+DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP, LOST = 'done', 'gone', 'later', 'failed', 'doubt', 'throttled', 'stop', 'lost'
+ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
+VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
+    ('cookies', THROTTLED, True, r'cookies are no longer valid|failed to load cookies'),
+    ('system', STOP, True, r'no space left|quota exceeded|read-only file system|file too large'),
     ('captcha', THROTTLED, False, r'captcha'),
     ('bot check', THROTTLED, False, r'not a bot'),
     ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429'),
+    ('media 403', DOUBT, True, r'^ffmpeg.*403 forbidden'),
+    ('wrong length', DOUBT, True, r'^ffmpeg made [\d.]+ s instead'),
+    ('media', DOUBT, True, r'^ffmpeg'),
+    ('timeout', DOUBT, True, r'^not done within'),
+    ('too short', GONE, True, r'^the video ends'),
     ('blocked', THROTTLED, False, r'likely being blocked|http error 403'),
     ('age', GONE, False, r'confirm your age|age-restricted'),
     ('members', GONE, True, r'members-only|join this channel|premium|requires payment'),
@@ -104,14 +124,14 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('country', GONE, True, r'in your country'),
     ('removed', GONE, True, r'has been removed'),
     ('drm', GONE, False, r'drm protected'),
-    ('live', FAILED, True, r'live event|premieres in|not currently live'),
-    ('no format', FAILED, False, r'requested format|no video formats'),
-    ('network', FAILED, True, r'timed out|connection|reset|resolve|name resolution|unreachable|refused|http error 5|ssl|proxy'),
+    ('live', LATER, True, r'live event|premieres in|not currently live'),
+    ('no format', DOUBT, False, r'requested format|no video formats'),
+    ('network', DOUBT, True, r'timed out|connection|reset|resolve|name resolution|unreachable|refused|http error 5|ssl|proxy'),
     ('unavailable', GONE, False, r"video (is )?(un|not |no longer )available|isn't available|recording is not|does not exist"),
     ('other', FAILED, False, r''),
 ]
-TOO_SHORT = 'too short'  # the reason why a video that ends before the segment is gone
-REMEDY = 'wait an hour, or give it cookies.txt (see README), or another address'
+DIED = 'worker died'  # the reason of a row whose process ended
+REMEDY = 'wait, or give it cookies.txt, proxies or a PO-token provider (see README)'
 
 Settings = argparse.Namespace  # the globals, the flags over them and the paths, as one value that travels to the workers
 
@@ -128,8 +148,10 @@ class Segment(NamedTuple):
     end: float  # s
     tags: tuple[str, ...]
     split: str
-    tries: int = 0
+    tries: int = 0  # that failed
     cheap: bool = True  # ask with the single cheap request first
+    deaths: int = 0  # of workers that had it
+    closings: int = 0  # of a route that it met open
 
     @property
     def id(self) -> str:
@@ -141,6 +163,17 @@ class Segment(NamedTuple):
         return f'https://www.youtube.com/watch?v={self.ytid}'
 
 
+class Task(NamedTuple):
+    """What a worker is asked for: a segment, and the way to it."""
+
+    segment: Segment
+    route: str = ''  # the proxy to go through, if any
+    cookies: str = ''  # the content of a Netscape file
+    cheap: bool = True
+    probe: bool = False  # it is to tell whether YouTube answers again
+    keep: bool = True  # False: fetched for what the fetching tells
+
+
 class Result(NamedTuple):
     """What became of a segment. `record` holds the fields that only the fetching could tell."""
 
@@ -149,22 +182,41 @@ class Result(NamedTuple):
     reason: str
     message: str = ''
     record: dict[str, Any] = {}
+    made: str = ''  # where the clip waits for its place
     cheap_failed: bool = False  # the full extraction brought what the cheap request did not
+
+    @property
+    def status(self) -> str:
+        """Its word in the journal and in the table: done, gone or failed."""
+        return self.verdict if self.verdict in (DONE, GONE) else FAILED
+
+    @property
+    def words(self) -> str:
+        return f'{self.reason}: {self.message.strip().rpartition(chr(10))[2]}'  # a traceback's last line says it
 
 
 class Refused(Exception):
     """YouTube or ffmpeg said no: their words, and what they mean."""
 
-    def __init__(self, words: str, reason: str = '', verdict: str = FAILED) -> None:
+    def __init__(self, words: str) -> None:
         super().__init__(words)
         plain = ' '.join(words.partition(' Use --cookies')[0].split())  # the rest is advice for another program
-        self.words = re.sub(r'\?\S{40,}', '?…', plain)[:300]  # the address of a medium is long and holds the user's own
-        self.reason, self.verdict, self.sure = (reason, verdict, True) if reason else judge(words)
+        self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[:300]  # the address of a medium is long and holds the user's own
+        self.reason, self.verdict, self.sure = judge(words)
+
+
+class Late(BaseException):
+    """A clip has had its time; not an Exception, for yt-dlp catches those."""
+
+
+def hide(text: str) -> str:
+    """Text without the logins of the proxies in it."""
+    return re.sub(r'://[^/\s@\'"]*@', '://…@', text)
 
 
 def judge(words: str) -> tuple[str, str, bool]:
     """Reason, verdict and whether the cheap request may be believed: the one place that interprets refusals."""
-    plain = words.lower().replace('’', "'")
+    plain = ' '.join(words.lower().replace('’', "'").split())
     return next((reason, verdict, sure) for reason, verdict, sure, pattern in VERDICTS if re.search(pattern, plain))
 
 
@@ -244,20 +296,26 @@ def trusted_certificates() -> str:
     return os.environ.get('SSL_CERT_FILE') or certifi.where()
 
 
-def provide(path: Path) -> None:
-    """Fetch a list from AudioSet's bucket, unless the user or an earlier run put it there."""
+def provide(path: Path, routes: Iterable[str]) -> None:
+    """Fetch a list from AudioSet's bucket by the first route that works, unless the user or an earlier run put it there."""
     if path.exists():
         return
-    try:
-        context = ssl.create_default_context(cafile=trusted_certificates())
-        with urllib.request.urlopen(BUCKET + path.name, timeout=60, context=context) as answer:
-            content = answer.read()
-    except (OSError, http.client.HTTPException) as error:
-        there = ', '.join(sorted(p.name for p in path.parent.glob('*.csv'))) or 'nothing'
-        why = f'{BUCKET}{path.name} cannot be fetched ({getattr(error, "reason", error)})'
-        raise Oops(f'{path} is not there (but {there}), and {why}; put it there yourself') from None
-    replace_file(path, [content.decode(errors='replace')])
-    say(f'fetched {path.name}')
+    why: object = ''
+    for route in routes:
+        trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trusted_certificates()))
+        ways = [trust, urllib.request.ProxyHandler({'https': route})] if route else [trust]
+        try:
+            with urllib.request.build_opener(*ways).open(BUCKET + path.name, timeout=60) as answer:
+                content = answer.read()
+        except (OSError, http.client.HTTPException) as error:
+            why = getattr(error, 'reason', error)
+            continue
+        replace_file(path, [content.decode(errors='replace')])
+        say(f'fetched {path.name}')
+        return
+    there = ', '.join(sorted(p.name for p in path.parent.glob('*.csv'))) or 'nothing'
+    why = f'{BUCKET}{path.name} cannot be fetched ({why})'
+    raise Oops(f'{path} is not there (but {there}), and {why}; put it there yourself')
 
 
 # ------------------------------------------------------------------------------------------------------------- fetch
@@ -348,7 +406,7 @@ def cheap_extractor(settings: Settings) -> Any:
     return YoutubeIE()
 
 
-def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap: bool) -> Any:
+def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path | None, cheap: bool) -> Any:
     """A YoutubeDL to keep: the cheap one makes one request per video, the full one does all that yt-dlp can do."""
     import yt_dlp
 
@@ -357,7 +415,7 @@ def open_ydl(settings: Settings, listener: Listener, cookies: Path | None, cheap
         'format': output_for(settings).selector, 'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # we try a row again, after a pause
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
-        **settings.ydl_opts,
+        **({'proxy': route} if route else {}), **settings.ydl_opts,
     }  # fmt: skip
     if not cheap:
         return yt_dlp.YoutubeDL(options)
@@ -380,13 +438,47 @@ running: set[subprocess.Popen] = set()  # the ffmpegs of this process
 
 def end_at_once(*_: object) -> NoReturn:
     """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it."""
-    for process in running:
+    for process in list(running):
         process.kill()
     os._exit(1)
 
 
-def watched_popen(seconds: float, log: Path) -> type:
-    """yt-dlp's process class, for its ffmpeg: ended after so many s (yt-dlp waits for ever), stderr kept in `log`."""
+def end_with_parent() -> None:
+    """No worker outlives the program, however that ends."""
+    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    end_at_once()
+
+
+class Alarm:
+    """Ends the block that it guards after so many s, whatever it waits for: its ffmpeg first, then it raises Late there."""
+
+    def __init__(self, seconds: float) -> None:
+        self.timer, self.armed = threading.Timer(seconds, self.ring), False
+        signal.signal(signal.SIGABRT, self.raise_late)  # of the signals that every system has, the one that nobody sends
+
+    def __enter__(self) -> None:
+        self.armed = True
+        self.timer.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.armed = False
+        self.timer.cancel()
+
+    def ring(self) -> None:
+        for process in list(running):
+            process.kill()
+        if hasattr(signal, 'pthread_kill'):
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGABRT)  # interrupts a system call, too
+        else:
+            _thread.interrupt_main(signal.SIGABRT)
+
+    def raise_late(self, *_: object) -> None:
+        if self.armed:
+            raise Late
+
+
+def watched_popen(log: Path) -> type:
+    """yt-dlp's process class, for its ffmpeg: within reach of the alarm, its stderr kept in `log`."""
     from yt_dlp.utils import Popen
 
     class WatchedPopen(Popen):
@@ -396,12 +488,9 @@ def watched_popen(seconds: float, log: Path) -> type:
             running.add(self)
 
         def wait(self, timeout: float | None = None) -> int:
-            timer = threading.Timer(seconds, self.kill)  # to wait with a timeout would be to poll
-            timer.start()
             try:
                 return super().wait(timeout)
             finally:
-                timer.cancel()
                 running.discard(self)
 
     return WatchedPopen
@@ -442,46 +531,67 @@ def source_duration(info: dict[str, Any], sources: list[dict[str, Any]]) -> tupl
     return known, 1.0
 
 
-def publish(made: Path, path: Path) -> None:
-    """Move a finished clip to its place, whole at every moment, from another file system as well."""
+def bring(made: Path, folder: Path) -> Path:
+    """Have a finished clip on the disk of wavs/ for good, so that its place is only a renaming away."""
+    there = folder / made.name
     try:
-        os.replace(made, path)
+        os.replace(made, there)
     except OSError as error:
-        if error.errno != errno.EXDEV:
+        if error.errno != errno.EXDEV:  # temps/ is on another file system
             raise
-        beside = path.parent / '.parts' / path.name
-        beside.parent.mkdir(exist_ok=True)
-        shutil.copyfile(made, beside)
-        os.replace(beside, path)
+        shutil.copyfile(made, there)
+    with open(there, 'rb+') as clip:
+        os.fsync(clip.fileno())
+    return there
 
 
 class Worker:
-    """What a process keeps from clip to clip: its settings, its scratch folder and its YoutubeDLs."""
+    """What a process keeps from clip to clip: its settings, its scratch folder and its YoutubeDLs, two for each route."""
 
     def __init__(self, settings: Settings, scratch: Path, http_flags: set[str]) -> None:
+        self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
+        self.scratch = scratch / str(os.getpid())  # within a folder for the owner's eyes only
+        self.log, self.listener, self.ydls = self.scratch / 'ffmpeg.log', Listener(), {}
+        self.task = Task(Segment('', 0, 0, (), ''))
+
+    def begin(self, task: Task) -> None:
+        """Get ready for a task; other cookies than last time need other YoutubeDLs."""
         from yt_dlp.downloader import external
 
-        self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
-        self.scratch = Path(tempfile.mkdtemp(dir=scratch))  # for the owner's eyes only
-        self.log, self.listener, self.ydls = self.scratch / 'ffmpeg.log', Listener(), {}
-        self.cookies = self.copy_cookies()
-        self.may_be_cheap = not self.cookies and not {'cookiefile', 'cookiesfrombrowser'} & settings.ydl_opts.keys()
-        self.log.touch()
-        external.Popen = watched_popen(settings.clip_timeout, self.log)
+        if task.cookies != self.task.cookies:
+            self.forget()
+        self.task = task
+        if not self.scratch.exists():
+            self.scratch.mkdir()
+            self.log.touch()
+            external.Popen = watched_popen(self.log)
+
+    def forget(self) -> None:
+        """Close all YoutubeDLs and their connections."""
+        for ydl in self.ydls.values():
+            ydl.close()
+        self.ydls.clear()
+        for copy in self.scratch.glob('cookies*'):
+            copy.unlink()
 
     def copy_cookies(self) -> Path | None:
-        """A copy of one's own, for yt-dlp writes cookies back."""
-        if not self.settings.cookies:
+        """A copy for one YoutubeDL, for yt-dlp writes cookies back."""
+        if not self.task.cookies:
             return None
-        copy = self.scratch / 'cookies.txt'
-        with open(os.open(copy, os.O_WRONLY | os.O_CREAT, 0o600), 'w', encoding='utf-8') as out:
-            out.write(self.settings.cookies)
-        return copy
+        handle, copy = tempfile.mkstemp('.txt', 'cookies', self.scratch)  # for the owner's eyes only
+        with open(handle, 'w', encoding='utf-8') as out:
+            out.write(self.task.cookies)
+        return Path(copy)
+
+    @property
+    def may_be_cheap(self) -> bool:
+        return not self.task.cookies and not {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys()
 
     def ydl(self, cheap: bool) -> Any:
-        if cheap not in self.ydls:
-            self.ydls[cheap] = open_ydl(self.settings, self.listener, self.cookies, cheap)
-        return self.ydls[cheap]
+        key = self.task.route, cheap
+        if key not in self.ydls:
+            self.ydls[key] = open_ydl(self.settings, self.listener, self.task.route, self.copy_cookies(), cheap)
+        return self.ydls[key]
 
     def ask(self, segment: Segment, cheap: bool) -> dict[str, Any]:
         """YouTube's description of a video, formats chosen; Refused if it has none for us."""
@@ -504,7 +614,7 @@ class Worker:
 
     def ask_twice(self, segment: Segment) -> tuple[dict[str, Any], bool]:
         """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought it."""
-        cheap = segment.cheap and self.may_be_cheap
+        cheap = self.task.cheap and self.may_be_cheap
         if cheap:
             try:
                 return self.ask(segment, cheap=True), False
@@ -518,79 +628,81 @@ class Worker:
         sources = info.get('requested_formats') or [info]
         length, slack = source_duration(info, sources)
         if segment.start >= length + slack:
-            raise Refused(f'the video ends at {length:.3f} s, before {segment.start} s', TOO_SHORT, GONE)
+            raise Refused(f'the video ends at {length:.3f} s, before {segment.start} s')
         flags = set() if segment.tries else self.http_flags  # a retry does without what only new ffmpegs have
         inputs = {f'ffmpeg_i{n}': input_args(self.settings, segment, s, flags) for n, s in enumerate(sources, 1)}
         outputs = output_args(self.settings, segment, sources[-1].get('acodec') or '')
         self.run_ffmpeg(info, {**inputs, 'ffmpeg_o': outputs}, made)
         duration, nominal = measure(made), min(segment.end, length) - segment.start
         if not duration or abs(duration - nominal) > self.tolerance + (slack if length < segment.end + slack else 0):
-            raise Refused(f'{duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}', 'wrong length')
+            raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
         return duration
 
     def run_ffmpeg(self, info: dict[str, Any], args: dict[str, list[str]], made: Path) -> None:
         from yt_dlp.downloader.external import FFmpegFD
         from yt_dlp.utils import DownloadError
 
-        ydl, started = self.ydl(self.may_be_cheap), time.monotonic()
+        ydl = self.ydl(self.may_be_cheap)
         ydl.params['external_downloader_args'] = args
         try:
             FFmpegFD(ydl, ydl.params).download(str(made), info)
         except DownloadError as error:
-            words = self.ffmpeg_words() or str(error)
-            if 'no space left' in words.lower():
-                raise Refused(words, 'system', STOP) from None
-            late = time.monotonic() - started >= self.settings.clip_timeout
-            raise Refused(words, 'timeout' if late else 'media 403' if '403 Forbidden' in words else 'media') from None
+            raise Refused(f'ffmpeg: {self.ffmpeg_words() or error}') from None
 
     def ffmpeg_words(self) -> str:
         return self.log.read_text(encoding='utf-8', errors='replace')
 
-    def fetch(self, segment: Segment) -> Result:
-        """One clip, from the question to its place in wavs/."""
-        path = self.settings.wavs / f'{segment.id}.{self.settings.ext}'
+    def fetch(self, task: Task) -> Result:
+        """One clip, from the question to where it waits for its place in wavs/."""
+        self.begin(task)
+        segment, path = task.segment, self.settings.wavs / f'{task.segment.id}.{self.settings.ext}'
         nominal = segment.end - segment.start
-        if path.exists() and (duration := measure(path)) and abs(duration - nominal) <= self.tolerance:
-            return self.done(segment, path, {'title': '', 'format_id': ''}, duration)  # a crash came before its journal line
+        if task.keep and path.exists() and (duration := measure(path)) and abs(duration - nominal) <= self.tolerance:
+            return self.done(path, path, {'title': '', 'format_id': ''}, duration)  # the journal was lost
         made = self.scratch / path.name
         try:
             info, cheap_failed = self.ask_twice(segment)
             duration = self.cut(info, segment, made)
-            publish(made, path)
+            ready = bring(made, self.settings.parts) if task.keep else made
+            return self.done(path, ready, info, duration)._replace(cheap_failed=cheap_failed)
         finally:
             made.unlink(missing_ok=True)
-        return self.done(segment, path, info, duration)._replace(cheap_failed=cheap_failed)
 
-    def done(self, segment: Segment, path: Path, info: dict[str, Any], duration: float) -> Result:
+    def done(self, path: Path, made: Path, info: dict[str, Any], duration: float) -> Result:
         known = {'title': info['title'], 'format_id': info['format_id'], 'duration': round(duration, 3)}
         place = {'path': path.relative_to(self.settings.root).as_posix(), 'ext': self.settings.ext}
-        return Result(segment, DONE, DONE, record={**place, **known, 'bytes': path.stat().st_size})
+        record = {**place, **known, 'bytes': made.stat().st_size}
+        return Result(self.task.segment, DONE, DONE, record=record, made='' if made == path else str(made))
 
 
-worker: Worker | None = None  # of this process
-worker_args: tuple[Any, ...] = ()
+def fetch(worker: Worker, task: Task) -> Result:
+    """The worker's edge: whatever happens comes back as a Result."""
+    try:
+        with Alarm(worker.settings.clip_timeout):
+            return worker.fetch(task)
+    except Refused as refused:
+        return Result(task.segment, refused.verdict, refused.reason, refused.words)
+    except Late:
+        worker.forget()
+        words = f'not done within {worker.settings.clip_timeout} s'
+        return Result(task.segment, *judge(words)[1::-1], words)
+    except (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror) as error:
+        return Result(task.segment, DOUBT, 'network', str(error))
+    except OSError as error:
+        return Result(task.segment, STOP, 'system', str(error))
+    except Exception:  # the one place for what nobody expected; its traceback is shown and kept
+        return Result(task.segment, FAILED, 'unexpected', hide(traceback.format_exc()))
 
 
-def start_worker(*args: Any) -> None:
-    """Nothing here may fail, for a Pool would start processes for ever: the first clip makes the worker."""
-    global worker_args
-    worker_args = args
+def serve(tasks: Any, *args: Any) -> None:
+    """The life of a worker process: answer each task that comes through the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
     signal.signal(signal.SIGTERM, end_at_once)
-
-
-def fetch(segment: Segment) -> Result:
-    """The worker's edge: whatever happens comes back as a Result."""
-    global worker
-    try:
-        worker = worker or Worker(*worker_args)
-        return worker.fetch(segment)
-    except Refused as refused:
-        return Result(segment, refused.verdict, refused.reason, refused.words)
-    except OSError as error:
-        return Result(segment, STOP, 'system', str(error))
-    except Exception:  # the one place for what nobody expected; its traceback is shown and kept
-        return Result(segment, FAILED, 'unexpected', traceback.format_exc())
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    worker = Worker(*args)
+    with contextlib.suppress(EOFError, OSError):  # nobody is there any more
+        while True:
+            tasks.send(fetch(worker, tasks.recv()))
 
 
 # ---------------------------------------------------------------------------------------------------------- remember
@@ -621,44 +733,65 @@ def read_settled(settings: Settings) -> dict[str, str]:
     return {key: reason for key, reason in settled.items() if reason not in settings.again} if settings.again else settled
 
 
-def lock(descriptor: int, message: str) -> None:
-    """Have a file alone until this process ends, however it ends; Oops if another process has it."""
+def lock(path: Path) -> Any:
+    """Have a root to ourselves until this process ends, however it ends; Oops names the process that has it."""
+    file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115  # it is the lock for as long as it is open
     try:
         if os.name == 'nt':
             import msvcrt
 
-            os.lseek(descriptor, 1 << 60, os.SEEK_SET)  # beyond the content, which others may read
-            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            file.seek(1 << 30)  # beyond the content, which others may read
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
-        raise Oops(message) from None
+        file.seek(0)
+        raise Oops(f'{path.parent} is in use by {file.read() or "another run"}; wait for it, or name another root') from None
     except OSError:  # a file system without locks
         pass
+    file.truncate(0)
+    file.write(f'process {os.getpid()} on {platform.node()}')
+    file.flush()
+    return file
 
 
 class Journal:
-    """The one writer of wavs/journal.jsonl: a line of JSON per settled row, flushed as it is written."""
+    """The one writer of wavs/journal.jsonl: a line of JSON per settled row, flushed as it is written, synced now and then."""
+
+    SYNC = 5  # s
 
     def __init__(self, path: Path, labels: dict[str, str]) -> None:
-        self.labels, self.unknown = labels, set()
-        self.file = open(path, 'a+b')  # noqa: SIM115  # open, and ours alone, for the whole run
-        lock(self.file.fileno(), f'{path} is in use: another run works there; wait for it, or name another root')
-        end = self.file.seek(0, os.SEEK_END)
-        while end and (self.file.seek(end - 1), self.file.read(1))[1] != b'\n':
-            end -= 1
-        self.file.truncate(end)  # a torn last line
+        self.labels, self.unknown, self.synced = labels, set(), time.monotonic()
+        self.lock = lock(path.with_name('.lock'))
+        self.file = open(path, 'a+b', buffering=0)  # noqa: SIM115  # for the whole run
+        self.end = self.file.seek(0, os.SEEK_END)
+        while self.end and (self.file.seek(self.end - 1), self.file.read(1))[1] != b'\n':
+            self.end -= 1
+        self.file.truncate(self.end)  # a torn last line
 
     def add(self, entry: dict[str, Any]) -> None:
-        self.file.write(json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n')
-        self.file.flush()
+        """A line, whole or not at all; OSError where it cannot be written."""
+        line = json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n'
+        try:
+            if self.file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.file.name)
+        except OSError:
+            self.file.truncate(self.end)
+            raise
+        self.end += len(line)
+        if time.monotonic() - self.synced > self.SYNC:
+            self.sync()
+
+    def sync(self) -> None:
+        os.fsync(self.file.fileno())
+        self.synced = time.monotonic()
 
     def settle(self, result: Result) -> None:
         """Write down what became of a row; for a clip, its metadata record."""
         segment = result.segment
-        entry = {'id': segment.id, 'status': result.verdict, 'split': segment.split}
+        entry = {'id': segment.id, 'status': result.status, 'split': segment.split}
         if result.verdict != DONE:
             return self.add({**entry, 'reason': result.reason, 'message': result.message})
         for tag in set(segment.tags) - self.labels.keys() - self.unknown:
@@ -708,7 +841,7 @@ def verify_clips(settings: Settings, journal: Journal) -> None:
 # --------------------------------------------------------------------------------------------------------------- run
 
 
-PLAIN = '{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
+PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
 
 
 class Progress:
@@ -727,13 +860,23 @@ class Progress:
         return sum(n for (of, _), n in self.counts.items() if of == verdict)
 
     def update(self, result: Result) -> None:
-        self.counts[result.verdict, result.reason] += 1
+        self.counts[result.status, result.reason] += 1
         self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
         self.bar.set_postfix({verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}, refresh=False)
         self.bar.update()
         if not self.terminal and time.monotonic() - self.spoke > self.EVERY:
             self.spoke = time.monotonic()
             say(str(self.bar))
+
+    def tell(self, weather: str) -> None:
+        """Show what is going on, and that something is: the clock goes on while nothing comes back."""
+        if weather or self.bar.desc:
+            due = time.time() - self.bar.last_print_t > 1 or weather not in self.bar.desc
+            self.bar.set_description(weather, refresh=due)
+
+    def left(self) -> int:
+        """Rows that are not settled yet."""
+        return self.bar.total - self.count(DONE) - self.count(GONE)
 
     def table(self, skipped: int) -> str:
         """What became of the rows, by verdict and reason, with one example of each new reason."""
@@ -747,58 +890,208 @@ class Progress:
         return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
 
 
-class Watch:
-    """What results say beyond their rows: whether the cheap request still pays, and whether to stop the run."""
+def clock(at: float, now: float) -> str:
+    """The time of day at a moment of the monotonic clock."""
+    return time.strftime('%H:%M:%S', time.localtime(time.time() + at - now))
 
-    def __init__(self, settings: Settings) -> None:
+
+class Gate:
+    """How much may be in flight on one route, by what comes back. Times are s of a monotonic clock, which `now` tells."""
+
+    HOUR, RATE_LIMIT = 3600, 1800  # s; YouTube's rate limit lasts up to an hour
+
+    def __init__(self, settings: Settings, name: str = '', route: str = '') -> None:
+        self.settings, self.name, self.route = settings, name, route
+        self.width = min(4.0, settings.num_processes)  # rows that may be in flight
+        self.flying, self.starts = 0, deque[float](maxlen=settings.per_hour or 0)
+        self.doubts: list[Result] = []  # failures of the row's or the network's making; each keeps its place in the width
+        self.why, self.since, self.opens, self.pause = '', 0.0, 0.0, 0.0  # why it is closed, since when, until when, how long
+        self.met_weather = False
         self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
-        self.failing, self.enough = set(), max(10, 2 * settings.num_processes)  # failing: rows that did, since one did not
-        self.stop = ''  # why the run ends early
 
-    def see(self, result: Result) -> None:
-        words = f'{result.reason}: {result.message.strip().rpartition(chr(10))[2]}'
-        if result.verdict == FAILED and result.reason != 'live':
-            self.failing.add(result.segment.ytid)
-        elif result.verdict in (DONE, GONE):
-            self.failing.clear()
+    def spent_until(self, now: float) -> float:
+        """When the hour's budget has room again; 0 if it has."""
+        full = self.settings.per_hour and len(self.starts) == self.settings.per_hour
+        return self.starts[0] + self.HOUR if full and now - self.starts[0] < self.HOUR else 0
+
+    def room(self, now: float) -> bool:
+        """May a row start? After a pause a single one, else as many as the width allows."""
+        if self.spent_until(now) or (self.why and now < self.opens):
+            return False
+        return not self.flying or not (self.why or self.full or self.flying >= int(self.width))
+
+    @property
+    def full(self) -> bool:
+        """Doubts hold every place that rows in flight leave; even the narrowest gate has one for a second opinion."""
+        return self.flying + len(self.doubts) >= max(2, int(self.width))
+
+    def start(self, segment: Segment, now: float, control: bool) -> Task:
+        probe = bool(self.why) or control
+        self.flying += 1
+        self.starts.append(now)
+        cheap = segment.cheap and self.cheap and not probe
+        return Task(segment, self.route, self.settings.cookies, cheap, probe, keep=not control)
+
+    def see(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
+        """Which failures count against their rows, and which rows go back as if nothing had happened."""
+        self.flying -= 1
+        if result.verdict in ANSWERS:
+            return self.answered(task, result), []
+        if result.verdict == DOUBT and not (self.why or task.probe):
+            self.doubts.append(result)
+            return [], []
+        back = self.close(result, task.probe, now) if task.probe or result.verdict == THROTTLED else []
+        if task.keep and result.verdict in (DOUBT, THROTTLED):
+            back.append(task.segment)
+        return [result] if task.keep and result.verdict == FAILED else [], back
+
+    def answered(self, task: Task, result: Result) -> list[Result]:
+        """YouTube spoke: the width grows, or the gate opens, and one failure less can be the network's."""
         if result.verdict == DONE:
-            self.misses = self.misses + 1 if result.cheap_failed else 0
+            self.misses = self.misses + 1 if result.cheap_failed or not task.segment.cheap else 0
         if self.cheap and self.misses >= 5:
             self.cheap = False
-            say('the cheap request keeps failing where the full extraction succeeds: going on with the full one')
-        if result.verdict == THROTTLED:
-            self.stop = f'YouTube refuses us ({words}); {REMEDY}'
-        elif result.verdict == STOP:
-            self.stop = f'{words}; mend that'
-        elif len(self.failing) >= self.enough:
-            self.stop = f'{len(self.failing)} rows failed one after the other ({words}); check the network, update yt-dlp'
+            say(f'{self.name}the cheap request keeps failing where the full extraction succeeds: going on with the full one')
+        if not self.why:
+            self.width = min(self.settings.num_processes, self.width + (1 / self.width if self.met_weather else 1))
+        elif task.probe:
+            say(f'{self.name}YouTube answers again')
+            self.why, self.pause = '', 0
+        count = len(self.doubts) if task.probe else 1
+        charged, self.doubts = self.doubts[:count], self.doubts[count:]
+        return charged
+
+    def close(self, result: Result, probe: bool, now: float) -> list[Segment]:
+        """Let nothing start for a while; returns the rows that were in doubt, for it was not them."""
+        if probe or not self.why:
+            least = self.RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause
+            self.pause = min(max(least, 2 * self.pause), self.settings.longest_pause)
+            self.opens = now + self.pause * random.uniform(0.8, 1.2)
+        if not self.why:
+            self.since, self.width, self.met_weather = now, max(1, self.width // 2), True
+            who = 'YouTube refuses us' if result.verdict == THROTTLED else 'every row fails'
+            say(f'{self.name}{who} ({result.words}); one row tries again at {clock(self.opens, now)}. {REMEDY}')
+        self.why = result.words
+        back, self.doubts = [doubt.segment for doubt in self.doubts], []
+        return back
 
 
-class Queue:
-    """Which segment is next: a retry whose pause is over, else a new row."""
+class Rows:
+    """The segments that wait for their turn: new ones, and those that come back."""
 
     def __init__(self, segments: Iterator[Segment], settings: Settings) -> None:
         self.segments, self.settings = segments, settings
-        self.retries: list[tuple[float, int, Segment]] = []  # a heap, by the time at which they are due
-        self.order = itertools.count()
-        self.exhausted = False
+        self.waiting: list[tuple[float, int, Segment]] = []  # a heap, by the time at which they are due
+        self.order, self.exhausted = itertools.count(), False
 
-    def next(self) -> Segment | None:
-        if self.retries and self.retries[0][0] <= time.monotonic():
-            return heapq.heappop(self.retries)[2]
-        segment = next(self.segments, None)
+    def new(self) -> Segment | None:
+        segment = None if self.exhausted else next(self.segments, None)
         self.exhausted = segment is None
         return segment
 
-    def retry(self, result: Result) -> bool:
-        """Take a failed segment back, after a growing, jittered pause; False if there is no use or it was tried enough."""
-        tries = result.segment.tries
-        if result.verdict != FAILED or result.reason == 'live' or tries >= self.settings.retries:
+    def due(self, now: float) -> Segment | None:
+        return heapq.heappop(self.waiting)[2] if self.waiting and self.waiting[0][0] <= now else None
+
+    def back(self, segment: Segment, due: float) -> None:
+        heapq.heappush(self.waiting, (due, next(self.order), segment))
+
+    def retry(self, result: Result, now: float) -> bool:
+        """Take a failed segment back, after a growing, jittered pause; False if it was tried enough."""
+        segment, settings = result.segment, self.settings
+        if segment.deaths >= 3 if result.reason == DIED else segment.tries >= settings.retries:
             return False
-        due = time.monotonic() + self.settings.retry_pause * 2**tries * random.uniform(0.75, 1.25)
-        again = result.segment._replace(tries=tries + 1, cheap=result.reason != 'media 403')
-        heapq.heappush(self.retries, (due, next(self.order), again))
+        due = now + settings.retry_pause * 2**segment.tries * random.uniform(0.75, 1.25)
+        self.back(segment._replace(tries=segment.tries + 1, cheap=result.reason != 'media 403'), due)
         return True
+
+
+class Traffic:
+    """What starts next and what comes of it: the rows, and a gate for each route. It knows of no network and no clock."""
+
+    CLOSINGS = 10  # of a gate by one row while others came through: then it is the row
+
+    def __init__(
+        self, settings: Settings, segments: Iterator[Segment], settle: Callable[[Result], None], control: Segment | None = None
+    ) -> None:
+        self.settings, self.rows, self.settle = settings, Rows(segments, settings), settle
+        self.gates = {route: Gate(settings, name, route) for route, name in settings.routes.items()}
+        self.control = control  # a segment that YouTube answers for: fetched again where nothing else can tell rows from weather
+        self.failing: set[str] = set()  # rows that failed on their own, since one did not
+        self.stop = ''  # why the run ends early
+
+    @property
+    def over(self) -> bool:
+        gates = self.gates.values()
+        left = self.rows.waiting or not self.rows.exhausted or any(gate.doubts for gate in gates)
+        return bool(self.stop or not left) and not any(gate.flying for gate in gates)
+
+    def next(self, now: float) -> Task | None:
+        """The task to start now, if any, on the least busy route."""
+        since = [now - gate.since if gate.why else 0 for gate in self.gates.values()]
+        if 0 < self.settings.give_up_after <= min(since):
+            self.stop = self.stop or next(iter(self.gates.values())).why
+        for gate in sorted(self.gates.values(), key=lambda gate: gate.flying):
+            if not self.stop and gate.room(now) and (segment := self.pick(gate, now)):
+                return gate.start(segment, now, control=segment is self.control)
+        return None
+
+    def pick(self, gate: Gate, now: float) -> Segment | None:
+        if gate.why:  # of a new row nothing bad is known; of the control something good
+            return self.rows.new() or (self.control or self.rows.due(math.inf) if self.rows.waiting else None)
+        segment = None if gate.full else self.rows.due(now) or self.rows.new()
+        if segment or gate.flying or not gate.doubts or self.control:
+            return segment or (self.control if gate.doubts and not gate.flying else None)
+        if len(gate.doubts) > 1:  # YouTube never answered anything
+            for back in gate.close(gate.doubts[-1], False, now):
+                self.rows.back(back, now)
+        else:
+            self.charge(gate.doubts.pop(), now)
+        return None
+
+    def see(self, task: Task, result: Result, now: float) -> None:
+        """Settle a row, or have it wait for another try."""
+        gate = self.gates[task.route]
+        if result.verdict in ANSWERS:
+            self.failing.clear()
+        if result.verdict in ANSWERS and task.keep:
+            self.settle(result)
+            self.control = self.control if result.verdict == LATER else task.segment._replace(tries=0)
+        if result.verdict == STOP:
+            self.stop = f'{result.words}; mend that'
+        if result.verdict == THROTTLED and not gate.why and task.keep:
+            closings = task.segment.closings + 1
+            task = task._replace(segment=task.segment._replace(closings=closings))
+            result = result._replace(verdict=FAILED) if closings >= self.CLOSINGS else result
+        charged, back = gate.see(task, result, now)
+        for failure in charged:
+            self.charge(failure, now)
+        for segment in back:
+            self.rows.back(segment, now)
+
+    def charge(self, result: Result, now: float) -> None:
+        """A failure is the row's own: try again later, or settle that it failed."""
+        if result.verdict == FAILED:
+            self.failing.add(result.segment.ytid)
+        if len(self.failing) >= max(10, 2 * self.settings.num_processes):
+            self.stop = f'{len(self.failing)} rows failed one after the other ({result.words}); update yt-dlp, check the settings'
+        if not self.rows.retry(result, now):
+            self.settle(result)
+
+    def knock(self, now: float) -> None:
+        """Have every closed gate tried at once: something has changed."""
+        for gate in self.gates.values():
+            gate.opens = min(gate.opens, now)
+
+    def weather(self, now: float) -> str:
+        """What holds the run up, and until when; empty if nothing does."""
+        closed = [gate for gate in self.gates.values() if gate.why]
+        if closed:
+            first = min(closed, key=lambda gate: gate.opens)
+            count = f'{len(closed)} of {len(self.gates)} routes: ' if len(self.gates) > 1 else ''
+            until = 'trying' if first.flying else f'next try {clock(first.opens, now)}'
+            return f'{count}{first.why.partition(":")[0]}, {until}'
+        due = min(gate.spent_until(now) for gate in self.gates.values())
+        return f'{self.settings.per_hour} rows an hour, the next at {clock(due, now)}' if due else ''
 
 
 @contextlib.contextmanager
@@ -814,55 +1107,111 @@ def no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
-@contextlib.contextmanager
-def open_pool(processes: int, args: tuple[Any, ...]) -> Iterator[Any]:
-    """A Pool whose workers start from a server that has yt-dlp loaded, where the system can fork; gone afterwards."""
-    method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
-    context = multiprocessing.get_context(method)
-    if method == 'forkserver':
-        context.set_forkserver_preload(['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm'])
-    with no_interrupts():
-        pool = context.Pool(processes, start_worker, args, maxtasksperchild=1000)
-    try:
-        yield pool
-    finally:
-        end = threading.Thread(target=pool.terminate, daemon=True)  # which waits for ever if a worker was killed at a bad moment
-        end.start()
-        end.join(2)
-        for process in multiprocessing.active_children():
-            process.kill()
+class Slot:
+    """A place in the pool: a process, our end of its pipe, and the task that it has."""
+
+    process: Any
+    pipe: Any
+    task: Task | None = None
+    age = 0.0  # s that it has had the task
+    served = 0  # tasks
 
 
-def download(settings: Settings, segments: Iterator[Segment], args: tuple[Any, ...], settle: Callable[[Result], None]) -> str:
-    """Fan the segments out and settle what comes back; returns why it stopped early, '' if it did not."""
-    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    todo, watch, flying = Queue(segments, settings), Watch(settings), {}
-    patience = 2 * settings.clip_timeout + 20 * settings.timeout  # s; what takes longer has lost its worker
-    with open_pool(settings.num_processes, args) as pool:
-        while True:
-            while not watch.stop and len(flying) < settings.num_processes and (segment := todo.next()):
-                flying[segment.ytid] = segment, time.monotonic() + patience
-                segment = segment._replace(cheap=segment.cheap and watch.cheap)
-                pool.apply_async(fetch, (segment,), callback=results.put, error_callback=results.put)
-            if not flying and (watch.stop or not todo.retries and todo.exhausted):
-                return watch.stop
-            result = next_result(results, flying)
-            if result and flying.pop(result.segment.ytid, None):
-                watch.see(result)
-                if result.verdict in (DONE, GONE) or not (watch.stop or todo.retry(result)):
-                    settle(result)
+class Pool:
+    """Worker processes with a pipe each, so that one that dies takes nothing along: multiprocessing's own Pool then hangs."""
+
+    RECYCLE = 1000  # tasks, after which a process makes room for a fresh one
+
+    def __init__(self, size: int, clip_timeout: float, args: tuple[Any, ...]) -> None:
+        method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
+        self.context, self.args, self.patience = multiprocessing.get_context(method), args, clip_timeout + 30
+        if method == 'forkserver':  # the workers start with yt-dlp loaded
+            preload = ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm']
+            self.context.set_forkserver_preload(preload)
+        self.slots = [Slot() for _ in range(size)]
+        self.seen = time.monotonic()
+        with no_interrupts():
+            for slot in self.slots:
+                self.open(slot)
+
+    def open(self, slot: Slot) -> None:
+        slot.pipe, theirs = self.context.Pipe()
+        slot.process, slot.served = self.context.Process(target=serve, args=(theirs, *self.args), daemon=True), 0
+        slot.process.start()
+        theirs.close()
+
+    def idle(self) -> Slot | None:
+        return next((slot for slot in self.slots if not slot.task), None)
+
+    def start(self, slot: Slot, task: Task) -> None:
+        if slot.served >= self.RECYCLE or not slot.process.is_alive():
+            slot.pipe.close()
+            with no_interrupts():
+                self.open(slot)
+        slot.task, slot.age, slot.served = task, 0.0, slot.served + 1
+        with contextlib.suppress(OSError):  # it died this very moment, as `wait` will see
+            slot.pipe.send(task)
+
+    def wait(self, seconds: float) -> Iterator[tuple[Task, Result]]:
+        """What comes back within so many s; a task whose worker died comes back as a failure."""
+        busy = {slot.pipe: slot for slot in self.slots if slot.task}
+        if not busy:
+            time.sleep(seconds)
+        for pipe in multiprocessing.connection.wait(busy, seconds) if busy else []:
+            task, busy[pipe].task = busy[pipe].task, None
+            try:
+                yield task, pipe.recv()
+            except (EOFError, OSError):
+                yield task, self.died(busy[pipe], task)
+        step = min(time.monotonic() - self.seen, 1)  # a laptop's sleep is not the worker's
+        self.seen = time.monotonic()
+        for slot in busy.values():
+            slot.age += step
+            if slot.age > self.patience:  # not even its alarm wakes it
+                slot.process.kill()
+
+    def died(self, slot: Slot, task: Task) -> Result:
+        slot.process.join(1)
+        segment = task.segment._replace(deaths=task.segment.deaths + 1)
+        return Result(segment, FAILED, DIED, f'its process ended (exit code {slot.process.exitcode})')
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for slot in self.slots:
+            slot.process.terminate()
+        for slot in self.slots:
+            slot.process.join(1)
+            slot.process.kill()
+            slot.pipe.close()
 
 
-def next_result(results: queue.SimpleQueue[Any], flying: dict[str, tuple[Segment, float]]) -> Result | None:
-    """What comes back within a moment; a segment that is overdue counts as failed."""
-    try:
-        result = results.get(timeout=0.2)
-    except queue.Empty:
-        overdue = (segment for segment, due in flying.values() if due < time.monotonic())
-        return next((Result(segment, FAILED, 'lost', 'its worker never answered') for segment in overdue), None)
-    if isinstance(result, BaseException):
-        raise result
-    return result
+def short_of_space(settings: Settings) -> str:
+    """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
+    needed = (settings.num_processes + 2) * clip_size(settings) + 1.1 * settings.journal.stat().st_size
+    for folder in (settings.wavs, settings.temps):
+        if (free := shutil.disk_usage(folder).free) < needed:
+            return f'only {free / 1e6:.1f} MB are free in {folder}; make room'
+    return ''
+
+
+def download(settings: Settings, traffic: Traffic, args: tuple[Any, ...], progress: Progress) -> str:
+    """Let the traffic flow through a pool; returns why it stopped early, '' if it did not."""
+    grace = math.inf
+    with Pool(settings.num_processes, settings.clip_timeout, args) as pool:
+        while not traffic.over and time.monotonic() < grace:
+            traffic.stop = traffic.stop or short_of_space(settings)
+            if renew_cookies(settings):
+                traffic.knock(time.monotonic())
+            while (slot := pool.idle()) and (task := traffic.next(time.monotonic())):
+                pool.start(slot, task)
+            for task, result in pool.wait(0.2):
+                traffic.see(task, result, time.monotonic())
+            progress.tell(traffic.weather(time.monotonic()))
+            if traffic.stop and grace == math.inf:
+                grace = time.monotonic() + 3  # s for what is almost done
+    return traffic.stop
 
 
 # -------------------------------------------------------------------------------------------------------------- main
@@ -915,7 +1264,7 @@ def read_settings(argv: list[str] | None) -> Settings:
 def check_settings(s: Settings) -> None:
     """Refuse values and combinations that cannot work."""
     rates = RATES.get(s.ext, range(1, 384_001))
-    reasons = {TOO_SHORT, *(reason for reason, verdict, *_ in VERDICTS if verdict == GONE)}
+    reasons = {reason for reason, verdict, *_ in VERDICTS if verdict == GONE}
     require(s.ext in ENCODE, f'ext = {s.ext!r}: use one of {", ".join(ENCODE)}')
     require(s.splits, 'splits is empty: name at least one list')
     for split in s.splits:
@@ -923,9 +1272,9 @@ def check_settings(s: Settings) -> None:
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
     require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
     require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
-    for name in ('num_processes', 'max_height', 'timeout', 'clip_timeout'):
-        require(0 < getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number above 0')
-    for name in ('retries', 'retry_pause'):
+    for name in ('num_processes', 'max_height', 'timeout', 'clip_timeout', 'pause', 'longest_pause', 'per_hour'):
+        require(getattr(s, name) is None or 0 < getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number above 0')
+    for name in ('retries', 'retry_pause', 'give_up_after'):
         require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
     require(s.ext == 'mp4' or not s.exact_frames, f'exact_frames is for mp4, not for {s.ext}')
     require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
@@ -933,16 +1282,55 @@ def check_settings(s: Settings) -> None:
     require(not (s.verify and s.merge), 'verify and merge: one at a time')
 
 
-def check_trust() -> None:
-    """One proxy and one CA file for all: ffmpeg reads http_proxy only, and YouTube binds media to the address that asked."""
-    proxies = urllib.request.getproxies()
-    if proxy := proxies.get('https') or proxies.get('all') or proxies.get('http'):
-        proxy = proxy if '://' in proxy else f'http://{proxy}'
-        kind = proxy.partition('://')[0].lower()
-        require(kind == 'http', f'the proxy in the environment is of the kind {kind} (SOCKS or TLS), which ffmpeg cannot use')
-        os.environ['https_proxy'] = os.environ['http_proxy'] = proxy
+def relay(proxy: urllib.parse.SplitResult) -> str:
+    """The address of a door on loopback, open while this process lives, to a proxy that is reached by TLS: ffmpeg cannot."""
+    trust, port = ssl.create_default_context(cafile=trusted_certificates()), concurrent.futures.Future[int]()
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            far, sink = await asyncio.open_connection(proxy.hostname, proxy.port or 443, ssl=trust)
+        except OSError:
+            writer.close()  # as a proxy that is down does
+            return
+        await asyncio.gather(copy(reader, sink), copy(far, writer))
+
+    async def listen() -> None:
+        server = await asyncio.start_server(serve_one, '127.0.0.1', 0)
+        port.set_result(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    threading.Thread(target=asyncio.run, args=[listen()], daemon=True).start()
+    login = f'{proxy.netloc.rpartition("@")[0]}@' if '@' in proxy.netloc else ''
+    return f'http://{login}127.0.0.1:{port.result()}'
+
+
+def read_proxy(proxy: str) -> tuple[str, str]:
+    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; Oops for one that they cannot use."""
+    at = urllib.parse.urlsplit(proxy if '://' in proxy else f'http://{proxy}')
+    require(not at.scheme.startswith('socks'), f'proxy {hide(proxy)}: ffmpeg knows no SOCKS, use an http or https proxy')
+    with contextlib.suppress(ValueError):  # of a port that is none
+        require(at.scheme in ('http', 'https') and at.hostname and at.port != 0, f'proxy {hide(proxy)}: use http://host:port')
+        return f'{at.hostname}:{at.port or 80}', relay(at) if at.scheme == 'https' else at.geturl()
+    raise Oops(f'proxy {hide(proxy)}: use http://host:port')
+
+
+def open_routes(settings: Settings) -> None:
+    """Add to the settings how YouTube may be reached; media must come by the same address that asked for them."""
     if (bundle := os.environ.get('SSL_CERT_FILE')) and not os.path.isfile(bundle):
         raise Oops(f'SSL_CERT_FILE = {bundle}: no such file')
+    around = urllib.request.getproxies()
+    if proxy := around.get('https') or around.get('all') or around.get('http'):
+        os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy)[1]  # ffmpeg reads http_proxy only
+    named = [('this machine', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies]
+    require(len(dict(named)) == len(named), 'proxies: one is named twice')
+    settings.routes = {route: f'{name}: ' for name, route in named} or {'': ''}
 
 
 def open_root(settings: Settings) -> None:
@@ -950,11 +1338,15 @@ def open_root(settings: Settings) -> None:
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
     settings.journal, settings.metadata = settings.wavs / 'journal.jsonl', root / 'audioset_metadata.json'
+    settings.parts = settings.wavs / '.parts'  # finished clips on their way to wavs/
+    settings.cookie_path = root / Path(settings.cookie_path).expanduser()
     try:
         for folder in (settings.csvs, settings.wavs, settings.temps):
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
+        if judge(str(error))[0] == 'system':  # full: that may pass
+            raise
         raise Oops(f'root = {root}: cannot be written ({error.strerror})') from None
 
 
@@ -969,6 +1361,32 @@ def read_cookies(path: Path, wanted: bool) -> str:
     for row in rows:
         row[4] = row[4] if row[4].isdecimal() else '0'  # when it expires; yt-dlp prints the cookies whose date it cannot read
     return '\n'.join(['# Netscape HTTP Cookie File', *map('\t'.join, rows), '']) if rows else ''
+
+
+def modified(path: Path) -> int:
+    """When a file was written last, in ns; 0 for none."""
+    return path.stat().st_mtime_ns if path.exists() else 0
+
+
+def renew_cookies(settings: Settings) -> bool:
+    """Whether there are new cookies: the file was put there, replaced or taken away."""
+    path, former = settings.cookie_path, settings.cookies
+    if (stamp := modified(path)) == settings.cookie_stamp:
+        return False
+    settings.cookie_stamp = stamp
+    try:
+        settings.cookies = read_cookies(path, wanted=False)
+    except (Oops, OSError) as error:
+        say(f'{error}; going on with the former cookies')
+    else:
+        say(f'{path.name} has changed: from now on its {"cookies are used" if settings.cookies else "absence counts"}')
+    return settings.cookies != former
+
+
+def clip_size(settings: Settings) -> float:
+    """Bytes of a clip of 10 s, about: enough to tell whether they will fit the disk."""
+    pcm = (settings.sample_rate or 44_100) * (settings.channels or 2) * 2
+    return 10 * {'wav': pcm, 'flac': 0.6 * pcm, 'opus': 12_000, 'mp3': 25_000, 'm4a': 16_500, 'mp4': 70_000}[settings.ext]
 
 
 def find_ffmpeg(settings: Settings) -> set[str]:
@@ -989,9 +1407,18 @@ def find_ffmpeg(settings: Settings) -> set[str]:
     return has
 
 
-def survey(settings: Settings, settled: dict[str, str]) -> tuple[int, Counter[str], int]:
-    """Read the lists once: how many rows, how many settled by reason, how many skipped (each said, up to a point)."""
-    total, before, skipped = 0, Counter(), itertools.count(1)
+class Survey(NamedTuple):
+    """What the lists hold: rows, the settled ones by reason, rows skipped, and one that was done."""
+
+    total: int
+    before: Counter[str]
+    skipped: int
+    control: Segment | None
+
+
+def survey(settings: Settings, settled: dict[str, str]) -> Survey:
+    """Read the lists once; each row that is skipped is said, up to a point."""
+    total, before, skipped, control = 0, Counter(), itertools.count(1), None
 
     def complain(message: str) -> None:
         if (n := next(skipped)) <= 50:
@@ -1001,48 +1428,64 @@ def survey(settings: Settings, settled: dict[str, str]) -> tuple[int, Counter[st
         total += 1
         if reason := settled.get(segment.id):
             before[reason] += 1
-    return total, before, next(skipped) - 1
+            control = segment if reason == DONE else control
+    return Survey(total, before, next(skipped) - 1, control)
 
 
 def run(settings: Settings) -> int:
     """The job: survey, download what is not settled, merge. Returns the exit status."""
     for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
-        provide(settings.csvs / f'{name}.csv')
-    cookies = settings.root / Path(settings.cookie_path).expanduser()
-    settings.cookies = read_cookies(cookies, wanted=settings.cookie_path != 'cookies.txt')
+        provide(settings.csvs / f'{name}.csv', settings.routes)
+    settings.cookie_stamp = modified(settings.cookie_path)
+    settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     journal = Journal(settings.journal, read_labels(settings.csvs / 'class_labels_indices.csv'))
     if settings.verify:
         verify_clips(settings, journal)
     settled = read_settled(settings)
-    total, before, skipped = survey(settings, settled)
-    require(total, f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew')
-    todo = total - before.total()
-    counts = f'{total} rows, {before.total()} settled ({before[DONE]} done), {todo} to do'
+    found = survey(settings, settled)
+    require(found.total, f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew')
+    progress, stop = Progress(found.total, found.before), ''
+    counts = f'{found.total} rows, {found.before.total()} settled ({found.before[DONE]} done), {progress.left()} to do'
     say(f'{", ".join(settings.splits)}: {counts}, {settings.ext} in {settings.wavs}')
-    progress = Progress(total, before)
     with progress.bar:
-        stop = fetch_rows(settings, settled, journal, progress) if todo else ''
-    say(f'{progress.table(skipped)}\n{merge_metadata(settings)}')
+        if progress.left():
+            stop = fetch_rows(settings, settled, found.control, journal, progress)
+    say(progress.table(found.skipped))
     if stop:
-        print(f'stopped: {stop}; then run the same command again', file=sys.stderr)
-    return 0 if progress.count(DONE) + progress.count(GONE) == total else 1
+        room = f'the {progress.left()} rows that are left need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
+        print(f'stopped: {stop}; {room}; then run the same command again', file=sys.stderr)
+    say(merge_metadata(settings))
+    return 1 if progress.left() else 0
 
 
-def fetch_rows(settings: Settings, settled: dict[str, str], journal: Journal, progress: Progress) -> str:
+def fetch_rows(settings: Settings, settled: dict[str, str], control: Segment | None, journal: Journal, bar: Progress) -> str:
     """Download the rows that are not settled, in a scratch folder of this run; returns why it stopped early, or ''."""
 
     def settle(result: Result) -> None:
-        if result.reason == 'unexpected' and not progress.counts[FAILED, 'unexpected']:
+        if result.reason == 'unexpected' and not bar.counts[FAILED, 'unexpected']:
             say(f'unexpected, please report it:\n{result.message}')
+        if result.made:
+            os.replace(result.made, settings.root / result.record['path'])
         journal.settle(result)
-        progress.update(result)
+        bar.update(result)
 
     http_flags = find_ffmpeg(settings)
+    need, free = bar.left() * clip_size(settings), shutil.disk_usage(settings.wavs).free
+    if free < need:
+        say(f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full')
     segments = (s for s in read_segments(settings, lambda _: None) if s.id not in settled)
-    for left in [*settings.temps.iterdir(), settings.wavs / '.parts']:  # of a run that was killed
+    for left in [*settings.temps.iterdir(), settings.parts]:  # of a run that was killed
         shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix='run-', dir=settings.temps, ignore_cleanup_errors=True) as scratch:
-        return download(settings, segments, (settings, Path(scratch), http_flags), settle)
+    settings.parts.mkdir()
+    try:
+        with tempfile.TemporaryDirectory(prefix='run-', dir=settings.temps, ignore_cleanup_errors=True) as scratch:
+            traffic = Traffic(settings, segments, settle, control)
+            return download(settings, traffic, (settings, Path(scratch), http_flags), bar)
+    except OSError as error:  # the journal or a clip's place cannot be written
+        return f'{error}; mend that'
+    finally:
+        shutil.rmtree(settings.parts, ignore_errors=True)
+        journal.sync()
 
 
 def interrupted(settings: Settings) -> str:
@@ -1061,8 +1504,8 @@ def main(argv: list[str] | None = None) -> int:
         stream.reconfigure(errors='replace')  # a title must not end the run where the terminal cannot show it
     try:
         settings = read_settings(argv)
-        check_trust()
         open_root(settings)
+        open_routes(settings)
         try:
             if not settings.merge:
                 return run(settings)
@@ -1072,7 +1515,7 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             print(f'\ninterrupted; {interrupted(settings)}; the same command goes on', file=sys.stderr)
     except Oops as error:
-        print(f'download.py: {error}', file=sys.stderr)
+        print(f'download.py: {hide(str(error))}', file=sys.stderr)
         return 2
     except OSError as error:  # the journal or the metadata cannot be written
         print(f'download.py: {error}; mend that, then run the same command again', file=sys.stderr)

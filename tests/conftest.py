@@ -17,7 +17,7 @@ import youtube as stand_in
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
 RATE = 44100  # Hz
-QUICK = ['--retry-pause', '0.05', '--timeout', '3']  # the same behaviour without the waiting
+QUICK = ['--retry-pause', '0.05', '--timeout', '3', '--pause', '0.2', '--longest-pause', '1']  # the same behaviour without the waiting
 
 
 class Program:

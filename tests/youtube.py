@@ -8,6 +8,7 @@ CSVs, misbehaves per video as a test asks, and counts what it was asked. Nothing
 """
 
 import argparse
+import base64
 import contextlib
 import dataclasses
 import functools
@@ -179,10 +180,10 @@ def format_json(ytid: str, video: Video, itag: str, mime: str, codecs: str, bitr
     return made | {'quality': 'tiny', 'audioQuality': quality, 'audioSampleRate': '44100', 'audioChannels': 2}
 
 
-def player_json(ytid: str, video: Video, client: str, refused: bool) -> dict:
-    status, reason, subreason = SAYS[video.fault] if refused else ('OK', '', '')
+def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
+    status, reason, subreason = SAYS.get(refused, ('OK', '', ''))
     screen: dict = {'playerErrorMessageRenderer': {'reason': {'simpleText': reason}, 'subreason': {'simpleText': subreason}}}
-    if refused and video.fault == 'captcha':
+    if refused == 'captcha':
         screen = {'playerCaptchaViewModel': {'html': ''}}
     answer: dict = {
         'responseContext': {'visitorData': 'CgtTdGFuZEluVmlzaXRvcg%3D%3D'},
@@ -215,7 +216,7 @@ def player_json(ytid: str, video: Video, client: str, refused: bool) -> dict:
     }
 
 
-def watch_page(ytid: str, video: Video, refused: bool) -> str:
+def watch_page(ytid: str, video: Video, refused: str) -> str:
     """The page of a video, as heavy as YouTube's: about a megabyte, half of it data."""
     client = {'clientName': 'WEB', 'clientVersion': '2.20260708.00.00', 'visitorData': 'CgtTdGFuZEluVmlzaXRvcg%3D%3D'}
     config = {
@@ -245,14 +246,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     protocol_version = 'HTTP/1.1'
     disable_nagle_algorithm = True
-    server: 'YouTube'
+    server: 'Door'
     host = ''
+
+    @property
+    def site(self) -> 'YouTube':
+        return self.server.site
 
     def log_message(self, *args: object) -> None:
         pass
 
     def do_CONNECT(self) -> None:
         self.host = self.path.rpartition(':')[0]
+        if self.dead() or self.unknown():
+            return
         time.sleep(self.server.latency)  # the TCP handshake with the site behind the proxy
         self.wfile.write(b'HTTP/1.1 200 Connection established\r\n\r\n')
         time.sleep(self.server.latency)  # the TLS handshake
@@ -273,6 +280,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         url = urllib.parse.urlsplit(self.path)
         self.host = url.hostname or self.host
         query = dict(urllib.parse.parse_qsl(url.query))
+        if self.dead() or (self.path.startswith('http:') and self.unknown()):
+            return
         time.sleep(self.server.latency)
         if url.path.endswith('/videoplayback'):
             self.media(query['id'], query['itag'])
@@ -290,6 +299,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers['Content-Length'])))
+        if self.dead():
+            return
         time.sleep(self.server.latency)
         if not self.path.startswith('/youtubei/v1/player'):
             self.server.count('next' if '/next' in self.path else 'unexpected', self.path)
@@ -298,26 +309,29 @@ class Handler(http.server.BaseHTTPRequestHandler):
         ytid, client = asked['videoId'], asked['context']['client']
         self.server.count('player', ytid)
         self.server.clients[client['clientName']] += 1
+        self.server.tokens.add(asked.get('serviceIntegrityDimensions', {}).get('poToken', ''))
         minimal = not self.headers.get('X-Goog-Visitor-Id')
         fault = self.server.fault(ytid, 'player', minimal)
         if self.broken(fault):
             return
-        answer = player_json(ytid, self.server.video(ytid), client['clientName'], bool(fault))
+        answer = player_json(ytid, self.server.video(ytid), client['clientName'], fault)
         self.reply(json.dumps(answer).encode(), 'application/json')
 
     def page(self, ytid: str) -> None:
         self.server.count('page', ytid)
-        if not self.broken(self.server.fault(ytid, 'page')):
+        fault = self.server.fault(ytid, 'page')
+        if not self.broken(fault):
             video = self.server.video(ytid)
-            self.reply(watch_page(ytid, video, video.fault in SAYS and not video.minimal).encode(), 'text/html')
+            refused = fault or ('' if video.minimal else video.fault)
+            self.reply(watch_page(ytid, video, refused if refused in SAYS else '').encode(), 'text/html')
 
     def media(self, ytid: str, itag: str) -> None:
         self.server.count('media', ytid)
         video = self.server.video(ytid)
         first, last = self.headers.get('Range', 'bytes=0-')[6:].split('-')
-        late = video.fault in ('media truncate', 'media stall')  # the index arrives, the rest does not
+        late = {video.fault, self.server.weather} & {'media truncate', 'media stall'}  # the index arrives, the rest does not
         fault = '' if late and first == '0' else self.server.fault(ytid, 'media', itag=itag)
-        if self.broken('' if late else fault):
+        if self.broken('' if fault in late else fault):
             return
         body = media(itag, video.seconds) if is_served(itag, video.seconds) else b''
         start, stop = int(first), min(int(last) + 1, len(body)) if last else len(body)
@@ -342,6 +356,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 self.server.count('bytes', n=len(body[at : at + (1 << 16)]))
             return
         self.close_connection = True
+
+    def dead(self) -> bool:
+        return self.broken('drop' if self.server.weather == 'dead' else '')
+
+    def unknown(self) -> bool:
+        """Refuse who does not log in, where the door asks for it."""
+        if not self.server.login or self.headers.get('Proxy-Authorization', '') == self.server.login:
+            return False
+        self.send_response(407)
+        self.send_header('Content-Length', '0')
+        self.end_headers()
+        self.close_connection = True
+        return True
 
     def broken(self, fault: str) -> bool:
         """Act out a fault that is not YouTube's word on the video; False where there is none."""
@@ -370,14 +397,59 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
-class YouTube(http.server.ThreadingHTTPServer):
-    """The stand-in, serving while the `with` block lasts. `env` is what a subprocess needs to find and trust it."""
+class Door(http.server.ThreadingHTTPServer):
+    """One address at which the site is found: a proxy with a weather and a budget of its own."""
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, port: int = 0, latency: float = 0.0):
+    def __init__(self, site: 'YouTube', port: int = 0, login: str = '', budget: int = 0, window: float = 3600) -> None:
         super().__init__(('127.0.0.1', port), Handler)
+        self.site = site
+        self.weather, self.chance = '', 1.0  # a fault of requests that come this way, as in Video, and how likely it is;
+        # 'dead': every connection breaks
+        self.login = 'Basic ' + base64.b64encode(login.encode()).decode() if login else ''  # user:password to ask for
+        self.budget, self.window = budget, window  # player requests in so many s; the others get 'rate'; 0: no limit
+        self.spent: list[float] = []  # when they came
+        self.counts: Counter[str] = Counter()
+        self.url = f'http://{login and login + "@"}127.0.0.1:{self.server_address[1]}'
+        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+
+    def __getattr__(self, name: str) -> Any:
+        """The rest is the site's."""
+        return getattr(self.__dict__['site'], name)
+
+    def count(self, kind: str, ytid: str = '', n: int = 1) -> None:
+        self.counts[kind] += n
+        self.site.count(kind, ytid, n)
+
+    def fault(self, ytid: str, where: str, minimal: bool = True, itag: str = '') -> str:
+        """The fault that meets this request, if any: the weather first, else the video's own."""
+        weather = self.weather
+        if (weather.startswith(where) or (weather in SAYS and where != 'media')) and random.random() < self.chance:
+            return weather
+        if where == 'player' and self.budget:
+            now = time.monotonic()
+            with self.site.lock:
+                self.spent = [then for then in self.spent if now - then < self.window]
+                if len(self.spent) >= self.budget:
+                    return 'rate'
+                self.spent.append(now)
+        return self.site.fault(ytid, where, minimal, itag)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], OSError | ValueError):  # a client that hung up is not news
+            super().handle_error(request, client_address)
+
+    def close(self) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class YouTube:
+    """The stand-in, serving while the `with` block lasts. `env` is what a subprocess needs to find and trust it."""
+
+    def __init__(self, port: int = 0, latency: float = 0.0):
         self.latency = latency  # s, per round trip
         self.healthy = Video()
         self.videos: dict[str, Video] = {}
@@ -386,21 +458,38 @@ class YouTube(http.server.ThreadingHTTPServer):
         self.asked: Counter[tuple[str, str]] = Counter()  # (kind, id) -> requests
         self.clients: Counter[str] = Counter()
         self.cookies: set[str] = set()  # Cookie headers that came
+        self.tokens: set[str] = set()  # proofs of origin that came with player requests
         self.set_cookie = ''  # sent with every page
         self.closing = threading.Event()
         self.lock = threading.Lock()
         authority = trustme.CA()
         names = ['youtube.com', '*.youtube.com', '*.googlevideo.com', '*.googleapis.com', '*.githubusercontent.com']
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(*names).configure_cert(self.tls)
+        authority.issue_cert(*names, 'localhost', '127.0.0.1').configure_cert(self.tls)
         self.scratch = tempfile.TemporaryDirectory()
         self.ca = pathlib.Path(self.scratch.name, 'ca.pem')
         authority.cert_pem.write_to_path(self.ca)
+        self.doors: list[Door] = []
+        self.main_door = self.door(port=port)
+
+    def door(self, **options: Any) -> Door:
+        """One more address; see Door."""
+        self.doors.append(Door(self, **options))
+        return self.doors[-1]
 
     @property
     def env(self) -> dict[str, str]:
-        proxy = f'http://127.0.0.1:{self.server_address[1]}'
+        proxy = self.main_door.url
         return {'https_proxy': proxy, 'http_proxy': proxy, 'no_proxy': '', 'SSL_CERT_FILE': str(self.ca)}
+
+    @property
+    def weather(self) -> str:
+        return self.main_door.weather
+
+    @weather.setter
+    def weather(self, weather: str) -> None:
+        for door in self.doors:
+            door.weather = weather
 
     def video(self, ytid: str) -> Video:
         return self.videos.get(ytid, self.healthy)
@@ -416,7 +505,7 @@ class YouTube(http.server.ThreadingHTTPServer):
             self.asked[kind, ytid] += n
 
     def fault(self, ytid: str, where: str, minimal: bool = True, itag: str = '') -> str:
-        """The fault that meets this request, if any; counts it off its video's `times`."""
+        """The fault of a video that meets this request, if any; counts it off its `times`."""
         video = self.video(ytid)
         with self.lock:
             meant = video.fault.startswith(where) or (where == 'player' and video.fault in SAYS)
@@ -425,18 +514,13 @@ class YouTube(http.server.ThreadingHTTPServer):
             video.times -= 1
             return video.fault
 
-    def handle_error(self, request: object, client_address: object) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # a client that hung up is not news
-            super().handle_error(request, client_address)
-
     def __enter__(self) -> 'YouTube':
-        threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
         return self
 
     def __exit__(self, *args: object) -> None:
         self.closing.set()
-        self.shutdown()
-        self.server_close()
+        for door in self.doors:
+            door.close()
         self.scratch.cleanup()
 
 
