@@ -107,9 +107,10 @@ ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
     ('cookies', THROTTLED, True, r'cookies are no longer valid|failed to load cookies'),
     ('system', STOP, True, r'no space left|quota exceeded|read-only file system|file too large'),
+    ('system', STOP, True, r'ffmpeg exited with code (228|226|134)'),  # -ENOSPC, -EROFS, -EDQUOT: no room even to say so
     ('captcha', THROTTLED, False, r'captcha'),
     ('bot check', THROTTLED, False, r'not a bot'),
-    ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429'),
+    ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429|429 too many'),
     ('media 403', DOUBT, True, r'^ffmpeg.*403 forbidden'),
     ('wrong length', DOUBT, True, r'^ffmpeg made [\d.]+ s instead'),
     ('media', DOUBT, True, r'^ffmpeg'),
@@ -131,7 +132,7 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('other', FAILED, False, r''),
 ]
 DIED = 'worker died'  # the reason of a row whose process ended
-REMEDY = 'wait, or give it cookies.txt, proxies or a PO-token provider (see README)'
+REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
 
 Settings = argparse.Namespace  # the globals, the flags over them and the paths, as one value that travels to the workers
 
@@ -366,6 +367,9 @@ class Listener(list):
     """yt-dlp's logger: keeps the warnings of a question, for a 429 or a network error is told in a warning only."""
 
     warning = list.append
+
+    def __bool__(self) -> bool:
+        return True  # else yt-dlp takes an empty one for none, and writes to the terminal
 
     def hint(self, words: str) -> str:
         """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
@@ -969,8 +973,8 @@ class Gate:
             self.opens = now + self.pause * random.uniform(0.8, 1.2)
         if not self.why:
             self.since, self.width, self.met_weather = now, max(1, self.width // 2), True
-            who = 'YouTube refuses us' if result.verdict == THROTTLED else 'every row fails'
-            say(f'{self.name}{who} ({result.words}); one row tries again at {clock(self.opens, now)}. {REMEDY}')
+            who, remedy = ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
+            say(f'{self.name}{who} ({result.words}); one row tries again at {clock(self.opens, now)}{remedy}')
         self.why = result.words
         back, self.doubts = [doubt.segment for doubt in self.doubts], []
         return back

@@ -1,11 +1,14 @@
 """What the tests share: the stand-in, the program as a user runs it, and ears and eyes for the clips that it leaves."""
 
+import contextlib
+import functools
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 
@@ -17,7 +20,18 @@ import youtube as stand_in
 
 SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
 RATE = 44100  # Hz
-QUICK = ['--retry-pause', '0.05', '--timeout', '3', '--pause', '0.2', '--longest-pause', '1']  # the same behaviour without the waiting
+SECRET = 'hush-hush-7531'  # a cookie's value, a password
+LOGIN = ['LOGIN_INFO', 'SAPISID', '__Secure-1PSAPISID', '__Secure-3PSAPISID']
+QUICK = [
+    '--retry-pause',
+    '0.05',
+    '--timeout',
+    '3',
+    '--pause',
+    '0.2',
+    '--longest-pause',
+    '1',
+]  # the same behaviour without the waiting
 
 
 class Program:
@@ -68,6 +82,14 @@ class Program:
         return list((self.root / 'temps').iterdir())
 
 
+def give_cookies(program: Program, names: list[str]) -> str:
+    program.root.mkdir(exist_ok=True)
+    lines = [f'.youtube.com\tTRUE\t/\tTRUE\t2147483647\t{name}\t{SECRET}' for name in names]
+    text = '\n'.join(['# Netscape HTTP Cookie File', *lines, ''])
+    (program.root / 'cookies.txt').write_text(text)
+    return text
+
+
 def wait_for(condition: object, seconds: float = 30) -> None:
     """Poll until `condition()` holds; fail when it never does."""
     deadline = time.monotonic() + seconds
@@ -92,6 +114,27 @@ def processes_of(session: int) -> list[int]:
 def parent_of(pid: int) -> int:
     """Linux, too."""
     return int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+
+
+@contextlib.contextmanager
+def small_disk(folder: pathlib.Path, megabytes: float) -> Iterator[None]:
+    """Have a folder on a file system of its own while the block lasts (Linux, root)."""
+    folder.mkdir(exist_ok=True)
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={int(megabytes * 1000)}k', 'tmpfs', str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(['umount', '-l', str(folder)], check=True)
+
+
+@functools.cache
+def may_mount() -> bool:
+    """Whether this machine allows it."""
+    if sys.platform != 'linux':
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        mounted = subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', folder], capture_output=True).returncode == 0
+        return mounted and subprocess.run(['umount', '-l', folder]).returncode == 0
 
 
 def kill_session(process: subprocess.Popen) -> None:

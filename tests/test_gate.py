@@ -83,7 +83,9 @@ def test_it_begins_modestly_and_fills_the_pool_within_seconds() -> None:
         assert len(sky.fill()) <= 32
 
 
-@pytest.mark.parametrize(('verdict', 'reason'), [BOT, RATE, (THROTTLED, 'captcha'), (THROTTLED, 'blocked'), (THROTTLED, 'cookies')])
+@pytest.mark.parametrize(
+    ('verdict', 'reason'), [BOT, RATE, (THROTTLED, 'captcha'), (THROTTLED, 'blocked'), (THROTTLED, 'cookies')]
+)
 def test_a_refusal_closes_it_and_charges_nobody(verdict: str, reason: str) -> None:
     sky = Sky(100, '--num-processes', '8')
     for _ in range(8):

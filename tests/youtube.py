@@ -8,7 +8,9 @@ CSVs, misbehaves per video as a test asks, and counts what it was asked. Nothing
 """
 
 import argparse
+import asyncio
 import base64
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
@@ -358,6 +360,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def dead(self) -> bool:
+        self.server.count('refused', n=self.server.weather == 'dead')
         return self.broken('drop' if self.server.weather == 'dead' else '')
 
     def unknown(self) -> bool:
@@ -365,6 +368,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not self.server.login or self.headers.get('Proxy-Authorization', '') == self.server.login:
             return False
         self.send_response(407)
+        self.send_header('Proxy-Authenticate', 'Basic realm="stand-in"')
         self.send_header('Content-Length', '0')
         self.end_headers()
         self.close_connection = True
@@ -397,23 +401,48 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
 
+def behind_tls(context: ssl.SSLContext, port: int) -> int:
+    """Another port of loopback that leads to this one through TLS."""
+    ready = concurrent.futures.Future[int]()
+
+    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(1 << 16):
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        source, sink = await asyncio.open_connection('127.0.0.1', port)
+        await asyncio.gather(copy(reader, sink), copy(source, writer))
+
+    async def listen() -> None:
+        server = await asyncio.start_server(lead, '127.0.0.1', 0, ssl=context)
+        ready.set_result(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    threading.Thread(target=asyncio.run, args=[listen()], daemon=True).start()
+    return ready.result()
+
+
 class Door(http.server.ThreadingHTTPServer):
     """One address at which the site is found: a proxy with a weather and a budget of its own."""
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, site: 'YouTube', port: int = 0, login: str = '', budget: int = 0, window: float = 3600) -> None:
+    def __init__(self, site: 'YouTube', port: int = 0, login: str = '', tls: bool = False) -> None:
         super().__init__(('127.0.0.1', port), Handler)
         self.site = site
         self.weather, self.chance = '', 1.0  # a fault of requests that come this way, as in Video, and how likely it is;
         # 'dead': every connection breaks
         self.login = 'Basic ' + base64.b64encode(login.encode()).decode() if login else ''  # user:password to ask for
-        self.budget, self.window = budget, window  # player requests in so many s; the others get 'rate'; 0: no limit
+        self.budget, self.window = 0, 3600.0  # player requests in so many s; the others get 'rate'; 0: no limit
         self.spent: list[float] = []  # when they came
         self.counts: Counter[str] = Counter()
-        self.url = f'http://{login and login + "@"}127.0.0.1:{self.server_address[1]}'
         threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True).start()
+        way = f'https://{login}@127.0.0.1:{behind_tls(site.tls, self.server_address[1])}' if tls else ''
+        self.url = way or f'http://{login}@127.0.0.1:{self.server_address[1]}'.replace('//@', '//')
 
     def __getattr__(self, name: str) -> Any:
         """The rest is the site's."""
@@ -427,12 +456,14 @@ class Door(http.server.ThreadingHTTPServer):
         """The fault that meets this request, if any: the weather first, else the video's own."""
         weather = self.weather
         if (weather.startswith(where) or (weather in SAYS and where != 'media')) and random.random() < self.chance:
+            self.count('refused')
             return weather
         if where == 'player' and self.budget:
             now = time.monotonic()
             with self.site.lock:
                 self.spent = [then for then in self.spent if now - then < self.window]
                 if len(self.spent) >= self.budget:
+                    self.counts['refused'] += 1
                     return 'rate'
                 self.spent.append(now)
         return self.site.fault(ytid, where, minimal, itag)
