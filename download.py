@@ -77,7 +77,7 @@ pause: float = 60  # s until one row tries again, doubled each time that one fai
 longest_pause: float = 3600  # s beyond which pauses do not grow
 give_up_after: float = 0  # s of hearing nothing but no until the run ends; 0: never
 per_hour: int | None = None  # rows to start in an hour on each route, to stay below YouTube's limits; None: as many as it takes
-proxies: list[str] = []  # routes to use side by side, http(s)://user:password@host:port; direct: this machine's own address
+proxies: list[str] = []  # routes to use side by side, http(s)://host:port; direct: this machine's own address
 # with what
 cookie_path: str = 'cookies.txt'  # your cookies in Netscape format, used if the file exists, and again when you replace it
 client: str = ''  # YouTube client for the single cheap request; empty: what yt-dlp uses without JavaScript
@@ -212,7 +212,7 @@ class Late(BaseException):
 
 def hide(text: str) -> str:
     """Text without the logins of the proxies in it."""
-    return re.sub(r'://[^/\s@\'"]*@', '://…@', text)
+    return re.sub(r'://[^/\s\'"]*@', '://…@', text)
 
 
 def judge(words: str) -> tuple[str, str, bool]:
@@ -660,17 +660,26 @@ class Worker:
         """One clip, from the question to where it waits for its place in wavs/."""
         self.begin(task)
         segment, path = task.segment, self.settings.wavs / f'{task.segment.id}.{self.settings.ext}'
-        nominal = segment.end - segment.start
-        if task.keep and path.exists() and (duration := measure(path)) and abs(duration - nominal) <= self.tolerance:
-            return self.done(path, path, {'title': '', 'format_id': ''}, duration)  # the journal was lost
+        there = self.there(segment, path) if task.keep else 0.0
+        if there and abs(path.stat().st_mtime - self.settings.ended) > 60:  # s; the journal was lost, not only its last lines
+            return self.done(path, path, {'title': '', 'format_id': ''}, there)
         made = self.scratch / path.name
         try:
             info, cheap_failed = self.ask_twice(segment)
             duration = self.cut(info, segment, made)
             ready = bring(made, self.settings.parts) if task.keep else made
             return self.done(path, ready, info, duration)._replace(cheap_failed=cheap_failed)
+        except Refused as refused:
+            if there and refused.verdict == GONE:
+                return self.done(path, path, {'title': '', 'format_id': ''}, there)
+            raise
         finally:
             made.unlink(missing_ok=True)
+
+    def there(self, segment: Segment, path: Path) -> float:
+        """Duration in s of a whole clip that is there without a line in the journal, else 0."""
+        duration = measure(path) if path.exists() else 0.0
+        return duration if abs(duration - (segment.end - segment.start)) <= self.tolerance else 0.0
 
     def done(self, path: Path, made: Path, info: dict[str, Any], duration: float) -> Result:
         known = {'title': info['title'], 'format_id': info['format_id'], 'duration': round(duration, 3)}
@@ -1012,7 +1021,7 @@ class Rows:
 class Traffic:
     """What starts next and what comes of it: the rows, and a gate for each route. It knows of no network and no clock."""
 
-    CLOSINGS = 10  # of a gate by one row while others came through: then it is the row
+    CLOSINGS = 2  # of a gate by the same row, while others came through: from then on it may be the row
 
     def __init__(
         self, settings: Settings, segments: Iterator[Segment], settle: Callable[[Result], None], control: Segment | None = None
@@ -1062,10 +1071,10 @@ class Traffic:
             self.control = self.control if result.verdict == LATER else task.segment._replace(tries=0)
         if result.verdict == STOP:
             self.stop = f'{result.words}; mend that'
-        if result.verdict == THROTTLED and not gate.why and task.keep:
-            closings = task.segment.closings + 1
-            task = task._replace(segment=task.segment._replace(closings=closings))
-            result = result._replace(verdict=FAILED) if closings >= self.CLOSINGS else result
+        if result.verdict == THROTTLED and not (gate.why or task.probe):
+            known, segment = task.segment.closings, task.segment._replace(closings=task.segment.closings + 1)
+            verdict = THROTTLED if known < self.CLOSINGS else DOUBT
+            task, result = task._replace(segment=segment), result._replace(segment=segment, verdict=verdict)
         charged, back = gate.see(task, result, now)
         for failure in charged:
             self.charge(failure, now)
@@ -1257,7 +1266,8 @@ def read_settings(argv: list[str] | None) -> Settings:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for name, _, about in described:
         flag, default = f'--{name.replace("_", "-")}', globals()[name]
-        parser.add_argument(flag, default=default, help=f'{about} ({default!r})'.replace('%', '%%'), **read_flag(kinds[name]))
+        told = hide(f'{about} ({default!r})').replace('%', '%%')
+        parser.add_argument(flag, default=default, help=told, **read_flag(kinds[name]))
     settings = parser.parse_args(argv)
     for name, kind in kinds.items():
         require(type(getattr(settings, name)) in KINDS[kind], f'{name} = {getattr(settings, name)!r}: use {kind}')
@@ -1317,10 +1327,11 @@ def relay(proxy: urllib.parse.SplitResult) -> str:
 
 def read_proxy(proxy: str) -> tuple[str, str]:
     """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; Oops for one that they cannot use."""
-    at = urllib.parse.urlsplit(proxy if '://' in proxy else f'http://{proxy}')
+    proxy = proxy if '://' in proxy else f'http://{proxy}'
+    at = urllib.parse.urlsplit(proxy)
     require(not at.scheme.startswith('socks'), f'proxy {hide(proxy)}: ffmpeg knows no SOCKS, use an http or https proxy')
     with contextlib.suppress(ValueError):  # of a port that is none
-        require(at.scheme in ('http', 'https') and at.hostname and at.port != 0, f'proxy {hide(proxy)}: use http://host:port')
+        require(at.scheme in ('http', 'https') and at.hostname, f'proxy {hide(proxy)}: use http://host:port')
         return f'{at.hostname}:{at.port or 80}', relay(at) if at.scheme == 'https' else at.geturl()
     raise Oops(f'proxy {hide(proxy)}: use http://host:port')
 
@@ -1369,7 +1380,9 @@ def read_cookies(path: Path, wanted: bool) -> str:
 
 def modified(path: Path) -> int:
     """When a file was written last, in ns; 0 for none."""
-    return path.stat().st_mtime_ns if path.exists() else 0
+    with contextlib.suppress(OSError):
+        return path.stat().st_mtime_ns
+    return 0
 
 
 def renew_cookies(settings: Settings) -> bool:
@@ -1440,6 +1453,7 @@ def run(settings: Settings) -> int:
     """The job: survey, download what is not settled, merge. Returns the exit status."""
     for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
         provide(settings.csvs / f'{name}.csv', settings.routes)
+    settings.ended = modified(settings.journal) / 1e9  # when the last run here did
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     journal = Journal(settings.journal, read_labels(settings.csvs / 'class_labels_indices.csv'))

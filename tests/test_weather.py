@@ -204,7 +204,7 @@ def test_a_proxy_with_a_login_that_nobody_reads(program: Program, watch: type[Wa
     told = subprocess.run([sys.executable, str(program.script), '--help'], capture_output=True, text=True, check=True).stdout
     told += program.run('--limit', 'x', status=2).stderr
     kept = [path.read_text() for path in [run.log, *(program.root / 'wavs').glob('*.jsonl'), program.root / 'former']]
-    assert not [text for text in [lines, said, told, *kept] if SECRET in text]
+    assert not [text for text in [lines, said, re.sub(r'\s', '', told), *kept] if SECRET in text]
 
 
 @pytest.mark.parametrize(
@@ -336,11 +336,12 @@ def test_no_process_outlives_a_killed_program(program: Program, watch: type[Watc
     assert not program.leftovers()
 
 
-@pytest.mark.parametrize('fault', ['player stall', 'media stall'])
-@pytest.mark.parametrize('system', ['', 'Windows'], ids=['this system', 'without pthread_kill'])
+@pytest.mark.parametrize(
+    ('fault', 'system'),
+    [('player stall', ''), ('media stall', ''), ('media stall', 'Windows')],
+    ids=['a question', 'a clip', 'a clip, without pthread_kill'],
+)
 def test_a_clip_cannot_outlast_its_time(program: Program, watch: type[Watched], fault: str, system: str) -> None:
-    if system and fault != 'media stall':
-        pytest.skip('there a question ends with its connection')
     rows = stand_in.rows(3)
     program.offer(*rows)
     program.site.videos[rows[0][:11]] = Video(fault=fault)

@@ -360,8 +360,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def dead(self) -> bool:
-        self.server.count('refused', n=self.server.weather == 'dead')
-        return self.broken('drop' if self.server.weather == 'dead' else '')
+        if self.server.weather != 'dead':
+            return False
+        self.server.count('refused')
+        return self.broken('drop')
 
     def unknown(self) -> bool:
         """Refuse who does not log in, where the door asks for it."""
