@@ -883,9 +883,11 @@ class Progress:
 
     def tell(self, weather: str) -> None:
         """Show what is going on, and that something is: the clock goes on while nothing comes back."""
-        if weather or self.bar.desc:
-            due = time.time() - self.bar.last_print_t > 1 or weather not in self.bar.desc
-            self.bar.set_description(weather, refresh=due)
+        new = weather != self.bar.desc.removesuffix(': ')
+        if weather or new:
+            self.bar.set_description(weather, refresh=new or time.time() - self.bar.last_print_t > 1)
+        if new and 'next' in weather and not self.terminal:
+            say(str(self.bar))
 
     def left(self) -> int:
         """Rows that are not settled yet."""
@@ -1457,6 +1459,8 @@ def run(settings: Settings) -> int:
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     journal = Journal(settings.journal, read_labels(settings.csvs / 'class_labels_indices.csv'))
+    for left in [*settings.temps.iterdir(), settings.parts]:  # of a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     if settings.verify:
         verify_clips(settings, journal)
     settled = read_settled(settings)
@@ -1492,8 +1496,6 @@ def fetch_rows(settings: Settings, settled: dict[str, str], control: Segment | N
     if free < need:
         say(f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full')
     segments = (s for s in read_segments(settings, lambda _: None) if s.id not in settled)
-    for left in [*settings.temps.iterdir(), settings.parts]:  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
     settings.parts.mkdir()
     try:
         with tempfile.TemporaryDirectory(prefix='run-', dir=settings.temps, ignore_cleanup_errors=True) as scratch:

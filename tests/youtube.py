@@ -1,7 +1,7 @@
 """A stand-in for YouTube: a TLS-terminating proxy on loopback that yt-dlp and ffmpeg take for the real thing.
 
     python tests/youtube.py                 # then do what it says, in another terminal
-    python tests/youtube.py --rows 500 --faults 0.2
+    python tests/youtube.py --rows 500 --faults 0.2 --weather bot
 
 It answers for www.youtube.com (`/watch`, `/youtubei/v1/player`), googlevideo.com (Range requests) and the bucket with the
 CSVs, misbehaves per video as a test asks, and counts what it was asked. Nothing is sent beyond loopback.
@@ -590,6 +590,9 @@ def main() -> int:
     parser.add_argument('--faults', type=float, default=0.1, help='share of videos that misbehave, 0 to 1')
     parser.add_argument('--latency', type=float, default=0.03, help='seconds per round trip')
     parser.add_argument('--port', type=int, default=8765)
+    parser.add_argument(
+        '--weather', default='', help='what every request meets for 20 s of each minute: bot, rate, dead, media 403 ...'
+    )
     args = parser.parse_args()
     dice = random.Random(0)
     faults = ['private', 'removed', 'terminated', 'player 500', 'player drop', 'media 403', 'media truncate']
@@ -610,7 +613,8 @@ def main() -> int:
         with contextlib.suppress(KeyboardInterrupt):
             while True:
                 time.sleep(5)
-                print(dict(youtube.counts), flush=True)
+                youtube.weather = args.weather if 20 <= time.monotonic() % 60 < 40 else ''
+                print(dict(youtube.counts), youtube.weather, flush=True)
     return 0
 
 
