@@ -590,9 +590,7 @@ def main() -> int:
     parser.add_argument('--faults', type=float, default=0.1, help='share of videos that misbehave, 0 to 1')
     parser.add_argument('--latency', type=float, default=0.03, help='seconds per round trip')
     parser.add_argument('--port', type=int, default=8765)
-    parser.add_argument(
-        '--weather', default='', help='what every request meets for 20 s of each minute: bot, rate, dead, media 403 ...'
-    )
+    parser.add_argument('--weather', default='', help='for 20 s of each minute: bot, rate, dead, media 403 ...')
     args = parser.parse_args()
     dice = random.Random(0)
     faults = ['private', 'removed', 'terminated', 'player 500', 'player drop', 'media 403', 'media truncate']
