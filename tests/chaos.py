@@ -22,7 +22,7 @@ import time
 from collections import Counter
 
 import youtube
-from conftest import Program, kill_session, may_mount, parent_of, processes_of, small_disk
+from conftest import Program, kill_session, may_mount, processes_of, small_disk, workers_of
 
 WEATHER = [  # what a proxy may meet, and how likely each request then meets it
     *((weather, 1.0) for weather in ['bot', 'captcha', 'rate', 'player 429', 'player 403', 'media 403', 'dead', 'media stall']),
@@ -91,9 +91,7 @@ class Demon:
         self.did['a proxy had a budget of 10 videos in 1.5 s'] += 1
 
     def kill_worker(self) -> None:
-        parent = {pid: parent_of(pid) for pid in processes_of(self.process.pid)}
-        workers = [pid for pid, above in parent.items() if parent.get(above) == self.process.pid]
-        if workers:
+        if workers := workers_of(self.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.dice.choice(workers), signal.SIGKILL)
                 self.did['kill -9 of a worker'] += 1

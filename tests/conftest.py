@@ -98,22 +98,24 @@ def wait_for(condition: object, seconds: float = 30) -> None:
         time.sleep(0.01)
 
 
-def processes_of(session: int) -> list[int]:
-    """Ids of the processes that live in a session (Linux)."""
-    found = []
+def processes_of(session: int) -> dict[int, int]:
+    """The processes that live in a session and their parents (Linux)."""
+    found = {}
     for stat in pathlib.Path('/proc').glob('[0-9]*/stat'):
         try:
             fields = stat.read_text().rpartition(')')[2].split()
         except OSError:
             continue
         if int(fields[3]) == session and fields[0] != 'Z':
-            found.append(int(stat.parent.name))
+            found[int(stat.parent.name)] = int(fields[1])
     return found
 
 
-def parent_of(pid: int) -> int:
-    """Linux, too."""
-    return int(pathlib.Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
+def workers_of(program: int, busy: bool = False) -> list[int]:
+    """The processes that a program's fork server made; the busy ones are those with an ffmpeg (Linux)."""
+    parents = processes_of(program)
+    made = [pid for pid, parent in parents.items() if parents.get(parent) == program]
+    return [pid for pid in made if pid in parents.values()] if busy else made
 
 
 @contextlib.contextmanager

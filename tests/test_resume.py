@@ -13,7 +13,7 @@ import pytest
 
 import download
 import youtube as stand_in
-from conftest import SCRIPT, Program, kill_session, parent_of, processes_of, wait_for
+from conftest import SCRIPT, Program, kill_session, processes_of, wait_for
 
 ID = 'aaaaaaaaaaa'
 ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
@@ -144,25 +144,6 @@ def test_ctrl_c_while_it_starts(program: Program, delay: float) -> None:
     assert 'ForkServer' not in err
     wait_for(lambda: not processes_of(process.pid), 2)
     assert not program.root.exists() or not list((program.root / 'temps').glob('*'))
-
-
-@linux
-@pytest.mark.parametrize('busy', [False, True], ids=['idle', 'busy'])
-def test_a_killed_worker_does_not_hang_the_run(program: Program, busy: bool) -> None:
-    rows = stand_in.rows(4)
-    program.offer(*rows)
-    program.site.videos[rows[0][:11]] = stand_in.Video(fault='media stall')
-    limits = ['--timeout', '1.5', '--clip-timeout', '1.5', '--retries', '0']
-    process = program.start('--num-processes', '4', *limits)
-    wait_for(lambda: len(program.clips()) == 3)
-    parent = {pid: parent_of(pid) for pid in processes_of(process.pid)}
-    workers = [pid for pid, above in parent.items() if above in parent and above != process.pid and parent[above] == process.pid]
-    at_work = [pid for pid in workers if pid in parent.values()]
-    os.kill((at_work if busy else sorted(set(workers) - set(at_work)))[0], signal.SIGKILL)
-    process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert len(program.metadata) == 3
-    wait_for(lambda: not processes_of(process.pid), 2)
 
 
 def test_a_torn_last_line_is_repaired(program: Program) -> None:

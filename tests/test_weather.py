@@ -15,7 +15,7 @@ import chaos
 import pytest
 
 import youtube as stand_in
-from conftest import LOGIN, SECRET, Program, give_cookies, may_mount, parent_of, processes_of, small_disk, wait_for
+from conftest import LOGIN, SECRET, Program, give_cookies, may_mount, processes_of, small_disk, wait_for, workers_of
 from youtube import Video
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
@@ -42,11 +42,6 @@ class Watched:
         assert self.process.returncode == status, self.said()
         assert 'Traceback' not in self.said()
         return self.said()
-
-    def workers(self) -> list[int]:
-        """Of all processes below the program, those that a fork server made."""
-        parent = {pid: parent_of(pid) for pid in processes_of(self.process.pid)}
-        return [pid for pid, above in parent.items() if parent.get(above) == self.process.pid]
 
 
 @pytest.fixture
@@ -296,8 +291,8 @@ def test_a_killed_worker_costs_its_row_a_try(program: Program, watch: type[Watch
     program.site.videos[rows[0][:11]] = Video(fault='media stall', times=1)
     run = watch('--num-processes', '3', '--timeout', '60')
     wait_for(lambda: len(program.clips()) == 11)
-    (at_work,) = {parent_of(pid) for pid in processes_of(run.process.pid)} & set(run.workers())
-    for pid in [at_work] if busy else set(run.workers()) - {at_work}:
+    (at_work,) = workers_of(run.process.pid, busy=True)
+    for pid in [at_work] if busy else set(workers_of(run.process.pid)) - {at_work}:
         os.kill(pid, signal.SIGKILL)
     if not busy:
         assert run.process.poll() is None
@@ -315,7 +310,7 @@ def test_a_row_that_kills_its_worker_three_times_is_failed(program: Program, wat
     wait_for(lambda: len(program.clips()) == 11)
     for nth in range(1, 4):
         wait_for(lambda nth=nth: program.site.asked['media', rows[0][:11]] >= 2 * nth)
-        (at_work,) = {parent_of(pid) for pid in processes_of(run.process.pid)} & set(run.workers())
+        (at_work,) = workers_of(run.process.pid, busy=True)
         os.kill(at_work, signal.SIGKILL)
     run.end(1)
     assert program.reasons[rows[0][:11]] == ('failed', 'worker died')
@@ -351,9 +346,9 @@ def test_a_clip_cannot_outlast_its_time(program: Program, watch: type[Watched], 
         program.script.write_text(source.read_text().replace("hasattr(signal, 'pthread_kill')", 'False'))
     run = watch('--timeout', '60', '--clip-timeout', '3', '--retries', '1', '--num-processes', '1')
     wait_for(lambda: program.site.counts['player'])
-    workers = run.workers() if sys.platform == 'linux' else []
+    workers = workers_of(run.process.pid) if sys.platform == 'linux' else []
     wait_for(lambda: program.site.asked[fault.split()[0], rows[0][:11]])
-    assert not workers or run.workers() == workers
+    assert not workers or workers_of(run.process.pid) == workers
     run.end(1)
     assert program.reasons[rows[0][:11]] == ('failed', 'timeout')
     assert len(program.metadata) == 2
