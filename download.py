@@ -38,7 +38,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -106,14 +105,15 @@ DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP, LOST = 'done', 'gone', 'later
 ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
     ('cookies', THROTTLED, True, r'cookies are no longer valid|failed to load cookies'),
-    ('system', STOP, True, r'no space left|quota exceeded|read-only file system|file too large'),
+    ('system', STOP, True, r'no space left|quota exceeded|read-only file system|file too large|permission denied'),
     ('system', STOP, True, r'ffmpeg exited with code (228|226|134)'),  # -ENOSPC, -EROFS, -EDQUOT: no room even to say so
     ('captcha', THROTTLED, False, r'captcha'),
     ('bot check', THROTTLED, False, r'not a bot'),
     ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429|429 too many'),
     ('media 403', DOUBT, True, r'^ffmpeg.*403 forbidden'),
     ('wrong length', DOUBT, True, r'^ffmpeg made [\d.]+ s instead'),
-    ('media', DOUBT, True, r'^ffmpeg'),
+    ('media', DOUBT, True, r'^ffmpeg.*(timed out|reset|refused|5xx|50\d|i/o error|input/output|end of file|resolve|unreachable)'),
+    ('media', FAILED, True, r'^ffmpeg'),
     ('timeout', DOUBT, True, r'^not done within'),
     ('too short', GONE, True, r'^the video ends'),
     ('blocked', THROTTLED, False, r'likely being blocked|http error 403'),
@@ -126,8 +126,13 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('removed', GONE, True, r'has been removed'),
     ('drm', GONE, False, r'drm protected'),
     ('live', LATER, True, r'live event|premieres in|not currently live'),
-    ('no format', DOUBT, False, r'requested format|no video formats'),
-    ('network', DOUBT, True, r'timed out|connection|reset|resolve|name resolution|unreachable|refused|http error 5|ssl|proxy'),
+    ('no format', FAILED, False, r'requested format|no video formats'),
+    (
+        'network',
+        DOUBT,
+        True,
+        r'failed to parse json|timed out|connection|reset|resol|unreachable|refused|http error 5|ssl|proxy',
+    ),
     ('unavailable', GONE, False, r"video (is )?(un|not |no longer )available|isn't available|recording is not|does not exist"),
     ('other', FAILED, False, r''),
 ]
@@ -211,8 +216,8 @@ class Late(BaseException):
 
 
 def hide(text: str) -> str:
-    """Text without the logins of the proxies in it."""
-    return re.sub(r'://[^/\s\'"]*@', '://…@', text)
+    """Text without the logins of the addresses in it."""
+    return re.sub(r'://\S*@', '://…@', text)
 
 
 def judge(words: str) -> tuple[str, str, bool]:
@@ -554,8 +559,8 @@ class Worker:
 
     def __init__(self, settings: Settings, scratch: Path, http_flags: set[str]) -> None:
         self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
-        self.scratch = scratch / str(os.getpid())  # within a folder for the owner's eyes only
-        self.log, self.listener, self.ydls = self.scratch / 'ffmpeg.log', Listener(), {}
+        self.folder, self.scratch, self.log = scratch, Path(), Path()
+        self.listener, self.ydls = Listener(), {}
         self.task = Task(Segment('', 0, 0, (), ''))
 
     def begin(self, task: Task) -> None:
@@ -565,8 +570,9 @@ class Worker:
         if task.cookies != self.task.cookies:
             self.forget()
         self.task = task
-        if not self.scratch.exists():
-            self.scratch.mkdir()
+        if self.scratch == Path():
+            self.scratch = Path(tempfile.mkdtemp(dir=self.folder))  # for the owner's eyes only
+            self.log = self.scratch / 'ffmpeg.log'
             self.log.touch()
             external.Popen = watched_popen(self.log)
 
@@ -661,7 +667,7 @@ class Worker:
         self.begin(task)
         segment, path = task.segment, self.settings.wavs / f'{task.segment.id}.{self.settings.ext}'
         there = self.there(segment, path) if task.keep else 0.0
-        if there and abs(path.stat().st_mtime - self.settings.ended) > 60:  # s; the journal was lost, not only its last lines
+        if there and self.settings.adopt:
             return self.done(path, path, {'title': '', 'format_id': ''}, there)
         made = self.scratch / path.name
         try:
@@ -696,13 +702,12 @@ def fetch(worker: Worker, task: Task) -> Result:
     except Refused as refused:
         return Result(task.segment, refused.verdict, refused.reason, refused.words)
     except Late:
-        worker.forget()
+        with contextlib.suppress(OSError):
+            worker.forget()
         words = f'not done within {worker.settings.clip_timeout} s'
         return Result(task.segment, *judge(words)[1::-1], words)
-    except (ConnectionError, TimeoutError, ssl.SSLError, socket.gaierror) as error:
-        return Result(task.segment, DOUBT, 'network', str(error))
-    except OSError as error:
-        return Result(task.segment, STOP, 'system', str(error))
+    except OSError as error:  # of the disk, or of a connection that yt-dlp did not expect to break
+        return Result(task.segment, *judge(str(error))[1::-1], hide(str(error)))
     except Exception:  # the one place for what nobody expected; its traceback is shown and kept
         return Result(task.segment, FAILED, 'unexpected', hide(traceback.format_exc()))
 
@@ -716,6 +721,8 @@ def serve(tasks: Any, *args: Any) -> None:
     with contextlib.suppress(EOFError, OSError):  # nobody is there any more
         while True:
             tasks.send(fetch(worker, tasks.recv()))
+    if worker.scratch != Path():
+        shutil.rmtree(worker.scratch, ignore_errors=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- remember
@@ -776,7 +783,7 @@ class Journal:
     SYNC = 5  # s
 
     def __init__(self, path: Path, labels: dict[str, str]) -> None:
-        self.labels, self.unknown, self.synced = labels, set(), time.monotonic()
+        self.labels, self.unknown, self.synced, self.dirty = labels, set(), time.monotonic(), False
         self.lock = lock(path.with_name('.lock'))
         self.file = open(path, 'a+b', buffering=0)  # noqa: SIM115  # for the whole run
         self.end = self.file.seek(0, os.SEEK_END)
@@ -794,12 +801,13 @@ class Journal:
             self.file.truncate(self.end)
             raise
         self.end += len(line)
-        if time.monotonic() - self.synced > self.SYNC:
-            self.sync()
+        self.dirty = True
 
-    def sync(self) -> None:
-        os.fsync(self.file.fileno())
-        self.synced = time.monotonic()
+    def sync(self, at_once: bool = False) -> None:
+        """Have the lines on the disk, if that is due."""
+        if self.dirty and (at_once or time.monotonic() - self.synced > self.SYNC):
+            os.fsync(self.file.fileno())
+            self.dirty, self.synced = False, time.monotonic()
 
     def settle(self, result: Result) -> None:
         """Write down what became of a row; for a clip, its metadata record."""
@@ -829,7 +837,7 @@ def merge_metadata(settings: Settings) -> str:
     def lines() -> Iterator[str]:
         nonlocal records
         for n, entry in enumerate(read_journal(settings.journal)):
-            if entry['status'] == DONE and latest[entry['id']][1] == n:
+            if entry['status'] == DONE and latest.get(entry['id'], (False, -1))[1] == n:  # none: it came meanwhile
                 record = json.dumps({key: entry[key] for key in RECORD}, ensure_ascii=False)
                 yield f'{"," if records else ""}\n{json.dumps(entry["id"])}: {record}'
                 records += 1
@@ -921,7 +929,8 @@ class Gate:
         self.flying, self.starts = 0, deque[float](maxlen=settings.per_hour or 0)
         self.doubts: list[Result] = []  # failures of the row's or the network's making; each keeps its place in the width
         self.why, self.since, self.opens, self.pause = '', 0.0, 0.0, 0.0  # why it is closed, since when, until when, how long
-        self.met_weather = False
+        self.met_weather, self.refused = False, False  # refused: it is closed because YouTube said so
+        self.last, self.probes = 0.0, 0  # last: when a row started
         self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
 
     def spent_until(self, now: float) -> float:
@@ -942,7 +951,7 @@ class Gate:
 
     def start(self, segment: Segment, now: float, control: bool) -> Task:
         probe = bool(self.why) or control
-        self.flying += 1
+        self.flying, self.last, self.probes = self.flying + 1, now, self.probes + probe
         self.starts.append(now)
         cheap = segment.cheap and self.cheap and not probe
         return Task(segment, self.route, self.settings.cookies, cheap, probe, keep=not control)
@@ -952,29 +961,37 @@ class Gate:
         self.flying -= 1
         if result.verdict in ANSWERS:
             return self.answered(task, result), []
+        if result.reason == DIED or result.verdict == STOP:
+            return [result] if task.keep and result.verdict == FAILED else [], []
         if result.verdict == DOUBT and not (self.why or task.probe):
             self.doubts.append(result)
             return [], []
         back = self.close(result, task.probe, now) if task.probe or result.verdict == THROTTLED else []
-        if task.keep and result.verdict in (DOUBT, THROTTLED):
+        if task.keep and result.verdict != FAILED:
             back.append(task.segment)
         return [result] if task.keep and result.verdict == FAILED else [], back
 
     def answered(self, task: Task, result: Result) -> list[Result]:
-        """YouTube spoke: the width grows, or the gate opens, and one failure less can be the network's."""
-        if result.verdict == DONE:
-            self.misses = self.misses + 1 if result.cheap_failed or not task.segment.cheap else 0
+        """YouTube spoke: the width grows, or the gate opens; a clip, not a mere word, shows that failures were the rows' own."""
+        self.count_misses(task, result)
+        if not self.why:
+            self.width = min(self.settings.num_processes, self.width + (1 / self.width if self.met_weather else 1))
+        elif task.probe and (result.verdict == DONE or self.refused):
+            say(f'{self.name}YouTube answers again')
+            self.why, self.pause = '', 0
+        count = 0 if result.verdict != DONE else len(self.doubts) if task.probe else 1
+        charged, self.doubts = self.doubts[:count], self.doubts[count:]
+        return charged
+
+    def count_misses(self, task: Task, result: Result) -> None:
+        """Give the cheap request up when what it is refused, or the media that it names, come in full time and again."""
+        if result.cheap_failed or (task.probe and {doubt.reason for doubt in self.doubts} == {'media 403'}):
+            self.misses += 1
+        elif task.cheap and result.verdict == DONE:
+            self.misses = 0
         if self.cheap and self.misses >= 5:
             self.cheap = False
             say(f'{self.name}the cheap request keeps failing where the full extraction succeeds: going on with the full one')
-        if not self.why:
-            self.width = min(self.settings.num_processes, self.width + (1 / self.width if self.met_weather else 1))
-        elif task.probe:
-            say(f'{self.name}YouTube answers again')
-            self.why, self.pause = '', 0
-        count = len(self.doubts) if task.probe else 1
-        charged, self.doubts = self.doubts[:count], self.doubts[count:]
-        return charged
 
     def close(self, result: Result, probe: bool, now: float) -> list[Segment]:
         """Let nothing start for a while; returns the rows that were in doubt, for it was not them."""
@@ -986,7 +1003,7 @@ class Gate:
             self.since, self.width, self.met_weather = now, max(1, self.width // 2), True
             who, remedy = ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
             say(f'{self.name}{who} ({result.words}); one row tries again at {clock(self.opens, now)}{remedy}')
-        self.why = result.words
+        self.why, self.refused = result.words, result.verdict == THROTTLED
         back, self.doubts = [doubt.segment for doubt in self.doubts], []
         return back
 
@@ -1023,7 +1040,7 @@ class Rows:
 class Traffic:
     """What starts next and what comes of it: the rows, and a gate for each route. It knows of no network and no clock."""
 
-    CLOSINGS = 2  # of a gate by the same row, while others came through: from then on it may be the row
+    CLOSINGS = 4  # of a gate by the same row, while others came through: from then on it may be the row
 
     def __init__(
         self, settings: Settings, segments: Iterator[Segment], settle: Callable[[Result], None], control: Segment | None = None
@@ -1031,7 +1048,8 @@ class Traffic:
         self.settings, self.rows, self.settle = settings, Rows(segments, settings), settle
         self.gates = {route: Gate(settings, name, route) for route, name in settings.routes.items()}
         self.control = control  # a segment that YouTube answers for: fetched again where nothing else can tell rows from weather
-        self.failing: set[str] = set()  # rows that failed on their own, since one did not
+        self.failing: set[str] = set()  # rows that failed on their own since a clip was made
+        self.worked, self.enough = False, max(10, 2 * settings.num_processes)  # worked: a clip was made in this run
         self.stop = ''  # why the run ends early
 
     @property
@@ -1045,14 +1063,17 @@ class Traffic:
         since = [now - gate.since if gate.why else 0 for gate in self.gates.values()]
         if 0 < self.settings.give_up_after <= min(since):
             self.stop = self.stop or next(iter(self.gates.values())).why
-        for gate in sorted(self.gates.values(), key=lambda gate: gate.flying):
+        for gate in sorted(self.gates.values(), key=lambda gate: (gate.flying, gate.last)):
             if not self.stop and gate.room(now) and (segment := self.pick(gate, now)):
                 return gate.start(segment, now, control=segment is self.control)
         return None
 
     def pick(self, gate: Gate, now: float) -> Segment | None:
-        if gate.why:  # of a new row nothing bad is known; of the control something good
-            return self.rows.new() or (self.control or self.rows.due(math.inf) if self.rows.waiting else None)
+        if gate.why:  # of a new row nothing bad is known; of the control something good, but it may be gone by now
+            known = self.control if gate.probes % 2 else None
+            return self.rows.new() or (known or self.rows.due(math.inf) if self.rows.waiting else None)
+        if len(self.failing) >= self.enough and self.control:
+            return None if gate.flying else self.control
         segment = None if gate.full else self.rows.due(now) or self.rows.new()
         if segment or gate.flying or not gate.doubts or self.control:
             return segment or (self.control if gate.doubts and not gate.flying else None)
@@ -1066,13 +1087,15 @@ class Traffic:
     def see(self, task: Task, result: Result, now: float) -> None:
         """Settle a row, or have it wait for another try."""
         gate = self.gates[task.route]
-        if result.verdict in ANSWERS:
-            self.failing.clear()
         if result.verdict in ANSWERS and task.keep:
             self.settle(result)
-            self.control = self.control if result.verdict == LATER else task.segment._replace(tries=0)
+        if result.verdict == DONE:
+            self.worked, self.control = True, task.segment._replace(tries=0) if task.keep else self.control
+            self.failing.clear()
         if result.verdict == STOP:
             self.stop = f'{result.words}; mend that'
+        if result.verdict == FAILED:
+            self.count_failure(task, result)
         if result.verdict == THROTTLED and not (gate.why or task.probe):
             known, segment = task.segment.closings, task.segment._replace(closings=task.segment.closings + 1)
             verdict = THROTTLED if known < self.CLOSINGS else DOUBT
@@ -1083,12 +1106,14 @@ class Traffic:
         for segment in back:
             self.rows.back(segment, now)
 
+    def count_failure(self, task: Task, result: Result) -> None:
+        """When row after row fails for a reason that is no weather, and nothing ever worked in this run: stop."""
+        self.failing.add(result.segment.ytid)
+        if len(self.failing) >= self.enough and not self.worked and not (self.control and task.keep):
+            self.stop = f'{len(self.failing)} rows failed one after the other ({result.words}); update yt-dlp, check the settings'
+
     def charge(self, result: Result, now: float) -> None:
         """A failure is the row's own: try again later, or settle that it failed."""
-        if result.verdict == FAILED:
-            self.failing.add(result.segment.ytid)
-        if len(self.failing) >= max(10, 2 * self.settings.num_processes):
-            self.stop = f'{len(self.failing)} rows failed one after the other ({result.words}); update yt-dlp, check the settings'
         if not self.rows.retry(result, now):
             self.settle(result)
 
@@ -1196,23 +1221,28 @@ class Pool:
     def __exit__(self, *_: object) -> None:
         for slot in self.slots:
             slot.process.terminate()
-        for slot in self.slots:
-            slot.process.join(1)
-            slot.process.kill()
-            slot.pipe.close()
+        deadline = time.monotonic() + 1
+        try:
+            for slot in self.slots:
+                slot.process.join(max(0, deadline - time.monotonic()))
+        finally:
+            for slot in self.slots:
+                slot.process.kill()
+                slot.pipe.close()
 
 
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
-    needed = (settings.num_processes + 2) * clip_size(settings) + 1.1 * settings.journal.stat().st_size
-    for folder in (settings.wavs, settings.temps):
-        if (free := shutil.disk_usage(folder).free) < needed:
+    clips = (settings.num_processes + 2) * clip_size(settings)
+    needed = {settings.temps: clips, settings.wavs: clips, settings.root: 1.1 * settings.journal.stat().st_size}
+    for folder, size in needed.items():
+        if (free := shutil.disk_usage(folder).free) < size:
             return f'only {free / 1e6:.1f} MB are free in {folder}; make room'
     return ''
 
 
-def download(settings: Settings, traffic: Traffic, args: tuple[Any, ...], progress: Progress) -> str:
-    """Let the traffic flow through a pool; returns why it stopped early, '' if it did not."""
+def download(settings: Settings, traffic: Traffic, args: tuple[Any, ...], tick: Callable[[str], None]) -> str:
+    """Let the traffic flow through a pool, telling `tick` what holds it up; returns why it stopped early, '' if it did not."""
     grace = math.inf
     with Pool(settings.num_processes, settings.clip_timeout, args) as pool:
         while not traffic.over and time.monotonic() < grace:
@@ -1223,7 +1253,7 @@ def download(settings: Settings, traffic: Traffic, args: tuple[Any, ...], progre
                 pool.start(slot, task)
             for task, result in pool.wait(0.2):
                 traffic.see(task, result, time.monotonic())
-            progress.tell(traffic.weather(time.monotonic()))
+            tick(traffic.weather(time.monotonic()))
             if traffic.stop and grace == math.inf:
                 grace = time.monotonic() + 3  # s for what is almost done
     return traffic.stop
@@ -1268,11 +1298,12 @@ def read_settings(argv: list[str] | None) -> Settings:
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     for name, _, about in described:
         flag, default = f'--{name.replace("_", "-")}', globals()[name]
-        told = hide(f'{about} ({default!r})').replace('%', '%%')
+        told = f'{about} ({"…" if name == "proxies" and default else repr(default)})'.replace('%', '%%')  # it may hold passwords
         parser.add_argument(flag, default=default, help=told, **read_flag(kinds[name]))
     settings = parser.parse_args(argv)
     for name, kind in kinds.items():
-        require(type(getattr(settings, name)) in KINDS[kind], f'{name} = {getattr(settings, name)!r}: use {kind}')
+        value = getattr(settings, name)
+        require(type(value) in KINDS[kind], f'{name} = {"…" if name == "proxies" else repr(value)}: use {kind}')
     check_settings(settings)
     return settings
 
@@ -1329,25 +1360,26 @@ def relay(proxy: urllib.parse.SplitResult) -> str:
 
 def read_proxy(proxy: str) -> tuple[str, str]:
     """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; Oops for one that they cannot use."""
-    proxy = proxy if '://' in proxy else f'http://{proxy}'
-    at = urllib.parse.urlsplit(proxy)
-    require(not at.scheme.startswith('socks'), f'proxy {hide(proxy)}: ffmpeg knows no SOCKS, use an http or https proxy')
+    at = urllib.parse.urlsplit(proxy if '://' in proxy else f'http://{proxy}')
+    wrong = f'proxy {proxy.rpartition("@")[2]}: use http://host:port or http://user:password@host:port, special characters as %40'
+    require(not at.scheme.startswith('socks'), f'{wrong}; ffmpeg knows no SOCKS')
     with contextlib.suppress(ValueError):  # of a port that is none
-        require(at.scheme in ('http', 'https') and at.hostname, f'proxy {hide(proxy)}: use http://host:port')
-        return f'{at.hostname}:{at.port or 80}', relay(at) if at.scheme == 'https' else at.geturl()
-    raise Oops(f'proxy {hide(proxy)}: use http://host:port')
+        require(at.scheme in ('http', 'https') and at.hostname and not re.search(r'\s', proxy), wrong)
+        name = f'{at.hostname}:{at.port or (443 if at.scheme == "https" else 80)}'
+        return name, relay(at) if at.scheme == 'https' else at.geturl()
+    raise Oops(wrong)
 
 
 def open_routes(settings: Settings) -> None:
     """Add to the settings how YouTube may be reached; media must come by the same address that asked for them."""
     if (bundle := os.environ.get('SSL_CERT_FILE')) and not os.path.isfile(bundle):
         raise Oops(f'SSL_CERT_FILE = {bundle}: no such file')
-    around = urllib.request.getproxies()
+    around = urllib.request.getproxies() if 'direct' in (settings.proxies or ['direct']) else {}
     if proxy := around.get('https') or around.get('all') or around.get('http'):
         os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy)[1]  # ffmpeg reads http_proxy only
-    named = [('this machine', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies]
-    require(len(dict(named)) == len(named), 'proxies: one is named twice')
-    settings.routes = {route: f'{name}: ' for name, route in named} or {'': ''}
+    named = [('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies]
+    settings.routes = {route: f'{name} (route {n}): ' for n, (name, route) in enumerate(named, 1)} or {'': ''}
+    require(len(settings.routes) == max(1, len(named)), 'proxies: one is named twice')
 
 
 def open_root(settings: Settings) -> None:
@@ -1455,7 +1487,7 @@ def run(settings: Settings) -> int:
     """The job: survey, download what is not settled, merge. Returns the exit status."""
     for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
         provide(settings.csvs / f'{name}.csv', settings.routes)
-    settings.ended = modified(settings.journal) / 1e9  # when the last run here did
+    settings.adopt = not settings.journal.exists() or not settings.journal.stat().st_size  # clips: they lost their journal
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     journal = Journal(settings.journal, read_labels(settings.csvs / 'class_labels_indices.csv'))
@@ -1491,6 +1523,10 @@ def fetch_rows(settings: Settings, settled: dict[str, str], control: Segment | N
         journal.settle(result)
         bar.update(result)
 
+    def tick(weather: str) -> None:
+        bar.tell(weather)
+        journal.sync()
+
     http_flags = find_ffmpeg(settings)
     need, free = bar.left() * clip_size(settings), shutil.disk_usage(settings.wavs).free
     if free < need:
@@ -1500,12 +1536,12 @@ def fetch_rows(settings: Settings, settled: dict[str, str], control: Segment | N
     try:
         with tempfile.TemporaryDirectory(prefix='run-', dir=settings.temps, ignore_cleanup_errors=True) as scratch:
             traffic = Traffic(settings, segments, settle, control)
-            return download(settings, traffic, (settings, Path(scratch), http_flags), bar)
+            return download(settings, traffic, (settings, Path(scratch), http_flags), tick)
     except OSError as error:  # the journal or a clip's place cannot be written
         return f'{error}; mend that'
     finally:
         shutil.rmtree(settings.parts, ignore_errors=True)
-        journal.sync()
+        journal.sync(at_once=True)
 
 
 def interrupted(settings: Settings) -> str:

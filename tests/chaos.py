@@ -64,12 +64,13 @@ class Demon:
         self.program, self.dice, self.did = program, dice, Counter[str]()
         self.doors = [program.site.door() for _ in range(3)]
         self.process: subprocess.Popen | None = None
+        self.log = program.root.parent / 'log'
 
     def start(self) -> None:
         proxies = ['--proxies', *(door.url for door in self.doors)]
         pauses = ['--pause', '0.3', '--longest-pause', '1.5']
-        quiet = {'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-        self.process = self.program.start(*FLAGS, *pauses, *proxies, **quiet)
+        with open(self.log, 'a') as log:
+            self.process = self.program.start(*FLAGS, *pauses, *proxies, stdout=log, stderr=log)
 
     def weather(self) -> None:
         door = self.dice.choice(self.doors)
@@ -174,8 +175,13 @@ def trial(folder: pathlib.Path, rows: int, seed: int, seconds: float) -> Report:
             demon.act()
         demon.clear()
         demon.process.wait(120)
+        fragile = {*(row for row, video in site.videos.items() if video.fault)}
+        failed = {key for key, (status, _) in rough.reasons.items() if status == 'failed'} - fragile
+        demon.did['rows that failed meanwhile, through four tries in bad weather'] = len(failed)
         rough.run(*FLAGS)
         differences = compare(fair, rough)
+        if 'Traceback' in demon.log.read_text():
+            differences.append(f'a traceback: {demon.log.read_text()[-5000:]}')
         if alive := processes_of(demon.process.pid):
             differences.append(f'processes live on: {alive}')
         return Report(demon.did, site.counts - calm, calm, differences)
