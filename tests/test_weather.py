@@ -147,7 +147,7 @@ def test_three_proxies_of_which_one_dies(program: Program, watch: type[Watched])
     run = watch('--proxies', *(door.url for door in doors))
     wait_for(lambda: len(program.clips()) >= 10)
     doors[1].weather = 'dead'
-    run.hear(f'127.0.0.1:{doors[1].server_address[1]}: every row fails')
+    run.hear(rf'127.0.0.1:{doors[1].server_address[1]} \(route 2\): every row fails')
     assert all(door.counts['player'] and door.counts['media'] for door in doors), 'side by side, questions and media alike'
     run.end()
     assert len(program.metadata) == len(program.journal) == 60
@@ -428,7 +428,9 @@ def test_the_journal_is_synced_now_and_then(program: Program) -> None:
         f'download.main(["--root", {str(program.root)!r}, "--splits", "eval"]); print("synced", len(n))'
     )
     ran = subprocess.run([sys.executable, '-c', code], env=program.env, capture_output=True, text=True, timeout=60)
-    assert 'synced 21' in ran.stdout, ran.stdout + ran.stderr
+    synced = re.search(r'^synced (\d+)$', ran.stdout, re.M)
+    assert synced, ran.stdout + ran.stderr
+    assert int(synced[1]) >= 5, 'not at the end alone'
 
 
 @linux
