@@ -458,22 +458,16 @@ def end_with_parent() -> None:
     end_at_once()
 
 
-class Alarm:
-    """Ends the block that it guards after so many s, whatever it waits for: its ffmpeg first, then it raises Late there."""
+@contextlib.contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise Late in the block after so many s, whatever it waits for; its ffmpeg ends first."""
+    armed = True
 
-    def __init__(self, seconds: float) -> None:
-        self.timer, self.armed = threading.Timer(seconds, self.ring), False
-        signal.signal(signal.SIGABRT, self.raise_late)  # of the signals that every system has, the one that nobody sends
+    def raise_late(*_: object) -> None:
+        if armed:
+            raise Late
 
-    def __enter__(self) -> None:
-        self.armed = True
-        self.timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self.armed = False
-        self.timer.cancel()
-
-    def ring(self) -> None:
+    def ring() -> None:
         for process in list(running):
             process.kill()
         if hasattr(signal, 'pthread_kill'):
@@ -481,13 +475,18 @@ class Alarm:
         else:
             _thread.interrupt_main(signal.SIGABRT)
 
-    def raise_late(self, *_: object) -> None:
-        if self.armed:
-            raise Late
+    signal.signal(signal.SIGABRT, raise_late)  # of the signals that every system has, the one that nobody sends
+    timer = threading.Timer(seconds, ring)
+    timer.start()
+    try:
+        yield
+    finally:
+        armed = False
+        timer.cancel()
 
 
 def watched_popen(log: Path) -> type:
-    """yt-dlp's process class, for its ffmpeg: within reach of the alarm, its stderr kept in `log`."""
+    """yt-dlp's process class, for its ffmpeg: within reach of the time limit, its stderr kept in `log`."""
     from yt_dlp.utils import Popen
 
     class WatchedPopen(Popen):
@@ -697,7 +696,7 @@ class Worker:
 def fetch(worker: Worker, task: Task) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
     try:
-        with Alarm(worker.settings.clip_timeout):
+        with time_limit(worker.settings.clip_timeout):
             return worker.fetch(task)
     except Refused as refused:
         return Result(task.segment, refused.verdict, refused.reason, refused.words)
@@ -1207,7 +1206,7 @@ class Pool:
         self.seen = time.monotonic()
         for slot in busy.values():
             slot.age += step
-            if slot.age > self.patience:  # not even its alarm wakes it
+            if slot.age > self.patience:  # not even its time limit wakes it
                 slot.process.kill()
 
     def died(self, slot: Slot, task: Task) -> Result:
