@@ -22,16 +22,8 @@ SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
 RATE = 44100  # Hz
 SECRET = 'hush-hush-7531'  # a cookie's value, a password
 LOGIN = ['LOGIN_INFO', 'SAPISID', '__Secure-1PSAPISID', '__Secure-3PSAPISID']
-QUICK = [
-    '--retry-pause',
-    '0.05',
-    '--timeout',
-    '3',
-    '--pause',
-    '0.2',
-    '--longest-pause',
-    '1',
-]  # the same behaviour without the waiting
+# the same behaviour without the waiting
+QUICK = ['--retry-pause', '0.05', '--timeout', '3', '--pause', '0.2', '--longest-pause', '0.5']
 
 
 class Program:
