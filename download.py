@@ -1393,7 +1393,7 @@ def open_root(settings: Settings) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        if judge(str(error))[0] == 'system':  # full: that may pass
+        if judge(str(error))[0] == 'system' and not isinstance(error, PermissionError):  # full: that may pass
             raise
         raise Oops(f'root = {root}: cannot be written ({error.strerror})') from None
 
