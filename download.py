@@ -445,9 +445,16 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
 running: set[subprocess.Popen] = set()  # the ffmpegs of this process
 
 
+def kill_group(leader: int) -> None:
+    """End a worker and its ffmpeg at once, where the system has groups of processes."""
+    with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
 def end_at_once(*_: object) -> NoReturn:
     """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it."""
-    for process in list(running):
+    kill_group(os.getpid())
+    for process in list(running):  # where there are no groups
         process.kill()
     os._exit(1)
 
@@ -714,6 +721,8 @@ def fetch(worker: Worker, task: Task) -> Result:
 def serve(tasks: Any, *args: Any) -> None:
     """The life of a worker process: answer each task that comes through the pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
+    if hasattr(os, 'setpgid'):
+        os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, end_at_once)
     threading.Thread(target=end_with_parent, daemon=True).start()
     worker = Worker(*args)
@@ -1207,9 +1216,10 @@ class Pool:
         for slot in busy.values():
             slot.age += step
             if slot.age > self.patience:  # not even its time limit wakes it
-                slot.process.kill()
+                self.kill(slot)
 
     def died(self, slot: Slot, task: Task) -> Result:
+        self.kill(slot)  # its ffmpeg may live on
         slot.process.join(1)
         segment = task.segment._replace(deaths=task.segment.deaths + 1)
         return Result(segment, FAILED, DIED, f'its process ended (exit code {slot.process.exitcode})')
@@ -1217,17 +1227,16 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
+    def kill(self, slot: Slot) -> None:
+        kill_group(slot.process.pid)
+        slot.process.kill()
+
     def __exit__(self, *_: object) -> None:
         for slot in self.slots:
-            slot.process.terminate()
-        deadline = time.monotonic() + 1
-        try:
-            for slot in self.slots:
-                slot.process.join(max(0, deadline - time.monotonic()))
-        finally:
-            for slot in self.slots:
-                slot.process.kill()
-                slot.pipe.close()
+            self.kill(slot)
+        for slot in self.slots:
+            slot.process.join(1)
+            slot.pipe.close()
 
 
 def short_of_space(settings: Settings) -> str:
@@ -1581,4 +1590,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    raise SystemExit(main())
+    try:
+        status = main()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done
+    except KeyboardInterrupt:
+        status = 130
+    raise SystemExit(status)

@@ -324,7 +324,7 @@ def test_no_process_outlives_a_killed_program(program: Program, watch: type[Watc
     run = watch('--timeout', '60')
     wait_for(lambda: program.site.counts['media'] >= 4)
     run.process.kill()
-    wait_for(lambda: not processes_of(run.process.pid), 3)
+    wait_for(lambda: not processes_of(run.process.pid), 10)
     program.site.healthy.fault = ''
     program.run()
     assert len(program.metadata) == 20
@@ -462,7 +462,7 @@ def test_a_second_ctrl_c_ends_at_once(program: Program, watch: type[Watched]) ->
         time.sleep(0.1)
     run.end(130)
     assert time.monotonic() - began < 0.9, 'it did not wait for them'
-    wait_for(lambda: not processes_of(run.process.pid), 3)
+    wait_for(lambda: not processes_of(run.process.pid), 10)
 
 
 # -------------------------------------------------------------------------------------------------------------- the proof
