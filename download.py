@@ -1208,9 +1208,10 @@ class Pool:
         for pipe in multiprocessing.connection.wait(busy, seconds) if busy else []:
             task, busy[pipe].task = busy[pipe].task, None
             try:
-                yield task, pipe.recv()
+                result = pipe.recv()
             except (EOFError, OSError):
-                yield task, self.died(busy[pipe], task)
+                result = self.died(busy[pipe], task)
+            yield task, result
         step = min(time.monotonic() - self.seen, 1)  # a laptop's sleep is not the worker's
         self.seen = time.monotonic()
         for slot in busy.values():
@@ -1219,7 +1220,7 @@ class Pool:
                 self.kill(slot)
 
     def died(self, slot: Slot, task: Task) -> Result:
-        self.kill(slot)  # its ffmpeg may live on
+        kill_group(slot.process.pid)  # its ffmpeg may live on
         slot.process.join(1)
         segment = task.segment._replace(deaths=task.segment.deaths + 1)
         return Result(segment, FAILED, DIED, f'its process ended (exit code {slot.process.exitcode})')
@@ -1228,8 +1229,9 @@ class Pool:
         return self
 
     def kill(self, slot: Slot) -> None:
-        kill_group(slot.process.pid)
-        slot.process.kill()
+        if slot.process.is_alive():  # else its number may be another's by now
+            kill_group(slot.process.pid)
+            slot.process.kill()
 
     def __exit__(self, *_: object) -> None:
         for slot in self.slots:
