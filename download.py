@@ -42,6 +42,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
@@ -206,7 +207,9 @@ class Refused(Exception):
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
-        plain = ' '.join(words.partition(' Use --cookies')[0].split())  # the rest is advice for another program
+        plain = ' '.join(
+            re.split(r' Use --cookies| It is recommended to', words)[0].split()
+        )  # the rest is for yt-dlp's own users
         self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[:300]  # the address of a medium is long and holds the user's own
         self.reason, self.verdict, self.sure = judge(words)
 
@@ -1007,10 +1010,12 @@ class Gate:
             least = self.RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause
             self.pause = min(max(least, 2 * self.pause), self.settings.longest_pause)
             self.opens = now + self.pause * random.uniform(0.8, 1.2)
+        if result.reason != self.why.partition(':')[0]:
+            who, remedy = ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
+            words = textwrap.shorten(result.words, 140, placeholder=' …')
+            say(f'{self.name}{who} ({words}); one row tries again at {clock(self.opens, now)}{remedy}')
         if not self.why:
             self.since, self.width, self.met_weather = now, max(1, self.width // 2), True
-            who, remedy = ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
-            say(f'{self.name}{who} ({result.words}); one row tries again at {clock(self.opens, now)}{remedy}')
         self.why, self.refused = result.words, result.verdict == THROTTLED
         back, self.doubts = [doubt.segment for doubt in self.doubts], []
         return back
@@ -1070,7 +1075,7 @@ class Traffic:
         """The task to start now, if any, on the least busy route."""
         since = [now - gate.since if gate.why else 0 for gate in self.gates.values()]
         if 0 < self.settings.give_up_after <= min(since):
-            self.stop = self.stop or next(iter(self.gates.values())).why
+            self.stop = self.stop or f'nothing came through for {min(since):.0f} s ({next(iter(self.gates.values())).why})'
         for gate in sorted(self.gates.values(), key=lambda gate: (gate.flying, gate.last)):
             if not self.stop and gate.room(now) and (segment := self.pick(gate, now)):
                 return gate.start(segment, now, control=segment is self.control)
@@ -1223,6 +1228,7 @@ class Pool:
         kill_group(slot.process.pid)  # its ffmpeg may live on
         slot.process.join(1)
         segment = task.segment._replace(deaths=task.segment.deaths + 1)
+        say(f'a worker died (exit code {slot.process.exitcode}) over {segment.ytid}; another one goes on')
         return Result(segment, FAILED, DIED, f'its process ended (exit code {slot.process.exitcode})')
 
     def __enter__(self) -> Pool:
@@ -1278,7 +1284,10 @@ KINDS = {**{kind: (of,) for of, kind in KIND_OF.items()}, 'int | None': (int, NO
 
 
 def number_or_json(text: str) -> Any:
-    return json.loads('null' if text.lower() == 'none' else text)
+    try:
+        return json.loads('null' if text.lower() == 'none' else text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor JSON') from None
 
 
 def require(holds: Any, message: str) -> None:
@@ -1387,6 +1396,10 @@ def open_routes(settings: Settings) -> None:
     around = urllib.request.getproxies() if 'direct' in (settings.proxies or ['direct']) else {}
     if proxy := around.get('https') or around.get('all') or around.get('http'):
         os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy)[1]  # ffmpeg reads http_proxy only
+    for proxy in settings.proxies:
+        require(
+            proxy == 'direct' or re.search(r':\d+/?$', proxy), f'proxy {proxy.rpartition("@")[2]}: use http://host:port or direct'
+        )
     named = [('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies]
     settings.routes = {route: f'{name} (route {n}): ' for n, (name, route) in enumerate(named, 1)} or {'': ''}
     require(len(settings.routes) == max(1, len(named)), 'proxies: one is named twice')
@@ -1516,8 +1529,8 @@ def run(settings: Settings) -> int:
             stop = fetch_rows(settings, settled, found.control, journal, progress)
     say(progress.table(found.skipped))
     if stop:
-        room = f'the {progress.left()} rows that are left need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
-        print(f'stopped: {stop}; {room}; then run the same command again', file=sys.stderr)
+        left = f'{progress.left()} rows are left, which need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
+        print(f'stopped: {stop}; {left}; run the same command again', file=sys.stderr)
     say(merge_metadata(settings))
     return 1 if progress.left() else 0
 

@@ -110,7 +110,9 @@ def test_giving_up(program: Program) -> None:
     program.offer(*stand_in.rows(20))
     program.site.weather = 'bot'
     said = program.run('--give-up-after', '1', status=1)
-    assert re.search(r'^stopped: bot check: .*20 rows that are left need about 0.00 GB; .*same command', said.stderr, re.M)
+    assert re.search(
+        r'^stopped: nothing came through for \d s \(bot check: .*20 rows are left, .* 0.00 GB; .*same command', said.stderr, re.M
+    )
     assert not program.journal
     program.site.weather = ''
     program.run()
@@ -208,6 +210,9 @@ def test_a_proxy_with_a_login_that_nobody_reads(program: Program, watch: type[Wa
         ('socks5://me:hush-hush-7531@127.0.0.1:9', 'SOCKS'),
         ('http://me:hush-hush-7531@127.0.0.1:port', 'http://host:port'),
         ('http://', 'http://host:port'),
+        ('dirct', 'host:port or direct'),
+        ('http://localhost', 'host:port or direct'),
+        ('me:hush-hush-7531@localhost', 'host:port or direct'),
         ('ftp://127.0.0.1:9', 'http://host:port'),
     ],
 )
@@ -368,7 +373,7 @@ def test_a_full_disk(program: Program, ahead: bool) -> None:
         said = program.run('--num-processes', '4', status=1)
         assert time.monotonic() - began < 30
         assert re.search(
-            r'^stopped: .*(MB are free|No space left|code 228).*\d+ rows that are left need about 0.0\d GB', said.stderr, re.M
+            r'^stopped: .*(MB are free|No space left|code 228).*\d+ rows are left, which need about 0.0\d GB', said.stderr, re.M
         )
         assert 'about 0.0 GB are needed and 0.0 GB are free' in said.stdout
         made = len(program.journal)
@@ -414,7 +419,7 @@ def test_a_disk_that_becomes_read_only(program: Program, watch: type[Watched]) -
             said = run.end(1)
         finally:
             subprocess.run(['umount', '-l', str(program.root)], check=True)
-        assert re.search(r'^stopped: .*Read-only file system.*rows that are left need about', said, re.M)
+        assert re.search(r'^stopped: .*Read-only file system.*rows are left, which need about', said, re.M)
         program.run()
         assert len(program.metadata) == len(program.journal) == 60
 
