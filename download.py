@@ -207,9 +207,7 @@ class Refused(Exception):
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
-        plain = ' '.join(
-            re.split(r' Use --cookies| It is recommended to', words)[0].split()
-        )  # the rest is for yt-dlp's own users
+        plain = ' '.join(re.split(r' Use --cookies| It is recommended', words)[0].split())  # the rest advises others
         self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[:300]  # the address of a medium is long and holds the user's own
         self.reason, self.verdict, self.sure = judge(words)
 
@@ -1397,9 +1395,8 @@ def open_routes(settings: Settings) -> None:
     if proxy := around.get('https') or around.get('all') or around.get('http'):
         os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy)[1]  # ffmpeg reads http_proxy only
     for proxy in settings.proxies:
-        require(
-            proxy == 'direct' or re.search(r':\d+/?$', proxy), f'proxy {proxy.rpartition("@")[2]}: use http://host:port or direct'
-        )
+        host = proxy.rpartition('@')[2]
+        require(host == 'direct' or re.search(r':\d+/?$', host), f'proxy {host}: use http://host:port or direct')
     named = [('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies]
     settings.routes = {route: f'{name} (route {n}): ' for n, (name, route) in enumerate(named, 1)} or {'': ''}
     require(len(settings.routes) == max(1, len(named)), 'proxies: one is named twice')
@@ -1555,7 +1552,7 @@ def fetch_rows(settings: Settings, settled: dict[str, str], control: Segment | N
     if free < need:
         say(f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full')
     segments = (s for s in read_segments(settings, lambda _: None) if s.id not in settled)
-    settings.parts.mkdir()
+    settings.parts.mkdir(exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix='run-', dir=settings.temps, ignore_cleanup_errors=True) as scratch:
             traffic = Traffic(settings, segments, settle, control)
