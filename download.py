@@ -566,8 +566,8 @@ class Worker:
 
     def __init__(self, settings: Settings, scratch: Path, http_flags: set[str]) -> None:
         self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
-        self.folder, self.scratch, self.log = scratch, Path(), Path()
-        self.listener, self.ydls = Listener(), {}
+        self.folder, self.scratch, self.log = scratch, scratch, scratch  # until the first task makes its own
+        self.listener, self.ydls, self.copies = Listener(), {}, []
         self.task = Task(Segment('', 0, 0, (), ''))
 
     def begin(self, task: Task) -> None:
@@ -577,7 +577,7 @@ class Worker:
         if task.cookies != self.task.cookies:
             self.forget()
         self.task = task
-        if self.scratch == Path():
+        if self.scratch == self.folder:
             self.scratch = Path(tempfile.mkdtemp(dir=self.folder))  # for the owner's eyes only
             self.log = self.scratch / 'ffmpeg.log'
             self.log.touch()
@@ -588,8 +588,8 @@ class Worker:
         for ydl in self.ydls.values():
             ydl.close()
         self.ydls.clear()
-        for copy in self.scratch.glob('cookies*'):
-            copy.unlink()
+        while self.copies:
+            self.copies.pop().unlink(missing_ok=True)
 
     def copy_cookies(self) -> Path | None:
         """A copy for one YoutubeDL, for yt-dlp writes cookies back."""
@@ -598,7 +598,8 @@ class Worker:
         handle, copy = tempfile.mkstemp('.txt', 'cookies', self.scratch)  # for the owner's eyes only
         with open(handle, 'w', encoding='utf-8') as out:
             out.write(self.task.cookies)
-        return Path(copy)
+        self.copies.append(Path(copy))
+        return self.copies[-1]
 
     @property
     def may_be_cheap(self) -> bool:
@@ -730,7 +731,7 @@ def serve(tasks: Any, *args: Any) -> None:
     with contextlib.suppress(EOFError, OSError):  # nobody is there any more
         while True:
             tasks.send(fetch(worker, tasks.recv()))
-    if worker.scratch != Path():
+    if worker.scratch != worker.folder:
         shutil.rmtree(worker.scratch, ignore_errors=True)
 
 

@@ -15,10 +15,11 @@ ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
 
 
 @pytest.mark.parametrize('names', [pytest.param(['VISITOR_INFO1_LIVE'], id='a guest'), pytest.param(LOGIN, id='an account')])
-def test_cookies_are_sent_and_kept_to_ourselves(program: Program, names: list[str]) -> None:
+def test_cookies_are_sent_and_kept_to_ourselves(program: Program, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     program.offer(ROW, 'bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"')
     program.site.add('bbbbbbbbbbb', fault='private')
     text = give_cookies(program, names)
+    monkeypatch.chdir(program.root)  # where they are within reach of a mistake
     said = program.run()
     assert any(SECRET in cookie for cookie in program.site.cookies)
     assert [status for status, _ in program.reasons.values()].count('done') == 1
