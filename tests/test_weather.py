@@ -470,6 +470,25 @@ def test_a_second_ctrl_c_ends_at_once(program: Program, watch: type[Watched]) ->
     wait_for(lambda: not processes_of(run.process.pid), 10)
 
 
+@linux
+def test_a_laptop_that_sleeps_and_wakes_without_a_network(program: Program, watch: type[Watched]) -> None:
+    program.offer(*stand_in.rows(40))
+    program.site.latency = 0.03
+    run = watch('--num-processes', '4', '--clip-timeout', '3')
+    wait_for(lambda: len(program.clips()) >= 5)
+    for pid in processes_of(run.process.pid):
+        with contextlib.suppress(ProcessLookupError):  # an ffmpeg that is done
+            os.kill(pid, signal.SIGSTOP)
+    time.sleep(4)  # longer than any time limit
+    program.site.weather = 'dead'
+    for pid in processes_of(run.process.pid):
+        os.kill(pid, signal.SIGCONT)
+    run.hear('every row fails')
+    program.site.weather = ''
+    run.end()
+    assert len(program.metadata) == len(program.journal) == 40
+
+
 # -------------------------------------------------------------------------------------------------------------- the proof
 
 
