@@ -476,13 +476,12 @@ def test_a_laptop_that_sleeps_and_wakes_without_a_network(program: Program, watc
     program.site.latency = 0.03
     run = watch('--num-processes', '4', '--clip-timeout', '3')
     wait_for(lambda: len(program.clips()) >= 5)
-    for pid in processes_of(run.process.pid):
-        with contextlib.suppress(ProcessLookupError):  # an ffmpeg that is done
-            os.kill(pid, signal.SIGSTOP)
-    time.sleep(4)  # longer than any time limit
-    program.site.weather = 'dead'
-    for pid in processes_of(run.process.pid):
-        os.kill(pid, signal.SIGCONT)
+    for weather, sent in [('', signal.SIGSTOP), ('dead', signal.SIGCONT)]:
+        program.site.weather = weather
+        for pid in processes_of(run.process.pid):
+            with contextlib.suppress(ProcessLookupError):  # an ffmpeg that is done
+                os.kill(pid, sent)
+        time.sleep(4 if sent == signal.SIGSTOP else 0)  # longer than any time limit
     run.hear('every row fails')
     program.site.weather = ''
     run.end()
