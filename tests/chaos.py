@@ -1,6 +1,6 @@
 """Every fault at random, over hours if you like; then compare with the run that met none (Linux).
 
-    python tests/chaos.py                            # a minute of it
+    python tests/chaos.py                            # two minutes of it
     python tests/chaos.py --rows 2000 --seconds 3600 --seed 7
 
 One root is filled without a fault. Another one is filled through three proxies while each of them in turn refuses, limits,
@@ -189,8 +189,8 @@ def trial(folder: pathlib.Path, rows: int, seed: int, seconds: float) -> Report:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--rows', type=int, default=300)
-    parser.add_argument('--seconds', type=float, default=60, help='how long it goes on at most, before the weather clears')
+    parser.add_argument('--rows', type=int, default=500)
+    parser.add_argument('--seconds', type=float, default=90, help='how long it goes on at most, before the weather clears')
     parser.add_argument('--seed', type=int, default=1)
     args = parser.parse_args()
     youtube.make(youtube.Video().seconds)
