@@ -1,7 +1,9 @@
 """What a rerun knows: after a finished run, a crash, an interruption, a lost clip."""
 
+import argparse
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -217,6 +219,16 @@ def test_merge_alone(program: Program) -> None:
     command = [sys.executable, str(SCRIPT), '--root', str(program.root), '--merge']
     assert '3 records' in subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert program.metadata == before
+
+
+def test_merging_while_a_run_goes_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = dict.fromkeys(download.RECORD, 0) | {'ext': 'm4a', 'status': 'done'}
+    seen = [record | {'id': f'id_{n}'} for n in range(3)]
+    passes = iter([seen[:2], seen])  # it grows between the two
+    monkeypatch.setattr(download, 'read_journal', lambda _: iter(next(passes)))
+    settings = argparse.Namespace(journal=None, ext='m4a', metadata=tmp_path / 'metadata.json')
+    assert download.merge_metadata(settings).startswith('2 records')
+    assert list(json.loads(settings.metadata.read_text())) == ['id_0', 'id_1']
 
 
 def test_a_disk_that_fills_up_stops_the_run(program: Program) -> None:
