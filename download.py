@@ -708,16 +708,16 @@ def fetch(worker: Worker, task: Task) -> Result:
         with time_limit(worker.settings.clip_timeout):
             return worker.fetch(task)
     except Refused as refused:
-        return Result(task.segment, refused.verdict, refused.reason, refused.words)
+        no = refused
     except Late:
         with contextlib.suppress(OSError):
             worker.forget()
-        words = f'not done within {worker.settings.clip_timeout} s'
-        return Result(task.segment, *judge(words)[1::-1], words)
+        no = Refused(f'not done within {worker.settings.clip_timeout} s')
     except OSError as error:  # of the disk, or of a connection that yt-dlp did not expect to break
-        return Result(task.segment, *judge(str(error))[1::-1], hide(str(error)))
+        no = Refused(str(error))
     except Exception:  # the one place for what nobody expected; its traceback is shown and kept
         return Result(task.segment, FAILED, 'unexpected', hide(traceback.format_exc()))
+    return Result(task.segment, no.verdict, no.reason, no.words)
 
 
 def serve(tasks: Any, *args: Any) -> None:
@@ -1087,14 +1087,14 @@ class Traffic:
         if len(self.failing) >= self.enough and self.control:
             return None if gate.flying else self.control
         segment = None if gate.full else self.rows.due(now) or self.rows.new()
-        if segment or gate.flying or not gate.doubts or self.control:
-            return segment or (self.control if gate.doubts and not gate.flying else None)
-        if len(gate.doubts) > 1:  # YouTube never answered anything
+        if segment or gate.flying or not gate.doubts:
+            return segment
+        if not self.control and len(gate.doubts) == 1:
+            self.charge(gate.doubts.pop(), now)
+        elif not self.control:  # nothing ever came through, and it will not be each of these rows
             for back in gate.close(gate.doubts[-1], False, now):
                 self.rows.back(back, now)
-        else:
-            self.charge(gate.doubts.pop(), now)
-        return None
+        return self.control
 
     def see(self, task: Task, result: Result, now: float) -> None:
         """Settle a row, or have it wait for another try."""

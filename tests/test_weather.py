@@ -58,6 +58,16 @@ def watch(program: Program) -> Iterator[type[Watched]]:
         run.process.wait()
 
 
+@pytest.fixture
+def stalled(program: Program, watch: type[Watched]) -> Watched:
+    """A run whose clips all wait for bytes that do not come."""
+    program.offer(*stand_in.rows(20))
+    program.site.healthy.fault = 'media stall'
+    run = watch('--timeout', '60')
+    wait_for(lambda: program.site.counts['media'] >= 4)
+    return run
+
+
 @pytest.mark.parametrize('weather', [*REFUSALS, 'dead', 'player 500', 'player garbage', 'media 403', 'media drop', 'media 500'])
 def test_weather_comes_and_goes_and_leaves_no_trace(program: Program, watch: type[Watched], weather: str) -> None:
     rows = stand_in.rows(30)
@@ -323,13 +333,9 @@ def test_a_row_that_kills_its_worker_three_times_is_failed(program: Program, wat
 
 
 @linux
-def test_no_process_outlives_a_killed_program(program: Program, watch: type[Watched]) -> None:
-    program.offer(*stand_in.rows(20))
-    program.site.healthy.fault = 'media stall'
-    run = watch('--timeout', '60')
-    wait_for(lambda: program.site.counts['media'] >= 4)
-    run.process.kill()
-    wait_for(lambda: not processes_of(run.process.pid), 10)
+def test_no_process_outlives_a_killed_program(program: Program, stalled: Watched) -> None:
+    stalled.process.kill()
+    wait_for(lambda: not processes_of(stalled.process.pid), 10)
     program.site.healthy.fault = ''
     program.run()
     assert len(program.metadata) == 20
@@ -439,35 +445,27 @@ def test_the_journal_is_synced_now_and_then(program: Program) -> None:
 
 
 @linux
-def test_a_second_run_names_the_first_and_a_dead_one_is_no_obstacle(program: Program, watch: type[Watched]) -> None:
-    program.offer(*stand_in.rows(20))
-    program.site.healthy.fault = 'media stall'
-    first = watch('--timeout', '60')
-    wait_for(lambda: program.site.counts['media'])
-    assert f'in use by process {first.process.pid} on ' in program.run(status=2).stderr
-    first.process.kill()
-    first.process.wait()
-    assert str(first.process.pid) in (program.root / 'wavs' / '.lock').read_text()
+def test_a_second_run_names_the_first_and_a_dead_one_is_no_obstacle(program: Program, stalled: Watched) -> None:
+    assert f'in use by process {stalled.process.pid} on ' in program.run(status=2).stderr
+    stalled.process.kill()
+    stalled.process.wait()
+    assert str(stalled.process.pid) in (program.root / 'wavs' / '.lock').read_text()
     program.site.healthy.fault = ''
     program.run()
     assert len(program.metadata) == 20
 
 
 @linux
-def test_a_second_ctrl_c_ends_at_once(program: Program, watch: type[Watched]) -> None:
-    program.offer(*stand_in.rows(60))
-    program.site.healthy.fault = 'media stall'
-    run = watch('--timeout', '60')
-    wait_for(lambda: program.site.counts['media'] >= 4)
-    for pid in workers_of(run.process.pid):
+def test_a_second_ctrl_c_ends_at_once(stalled: Watched) -> None:
+    for pid in workers_of(stalled.process.pid):
         os.kill(pid, signal.SIGSTOP)  # they will not end when they are asked to
     began = time.monotonic()
     for _ in range(2):
-        os.killpg(run.process.pid, signal.SIGINT)
+        os.killpg(stalled.process.pid, signal.SIGINT)
         time.sleep(0.1)
-    run.end(130)
+    stalled.end(130)
     assert time.monotonic() - began < 0.9, 'it did not wait for them'
-    wait_for(lambda: not processes_of(run.process.pid), 10)
+    wait_for(lambda: not processes_of(stalled.process.pid), 10)
 
 
 @linux
