@@ -111,14 +111,21 @@ def workers_of(program: int, busy: bool = False) -> list[int]:
 
 
 @contextlib.contextmanager
-def small_disk(folder: pathlib.Path, megabytes: float) -> Iterator[None]:
-    """Have a folder on a file system of its own while the block lasts (Linux, root)."""
-    folder.mkdir(exist_ok=True)
-    subprocess.run(['mount', '-t', 'tmpfs', '-o', f'size={int(megabytes * 1000)}k', 'tmpfs', str(folder)], check=True)
+def mounted(*what: object) -> Iterator[None]:
+    """Have something mounted on the folder that is named last while the block lasts (Linux, root)."""
+    subprocess.run(['mount', *map(str, what)], check=True)
     try:
         yield
     finally:
-        subprocess.run(['umount', '-l', str(folder)], check=True)
+        subprocess.run(['umount', '-l', str(what[-1])], check=True)
+
+
+@contextlib.contextmanager
+def small_disk(folder: pathlib.Path, megabytes: float) -> Iterator[None]:
+    """Have a folder on a file system of its own while the block lasts (Linux, root)."""
+    folder.mkdir(exist_ok=True)
+    with mounted('-t', 'tmpfs', '-o', f'size={int(megabytes * 1000)}k', 'tmpfs', folder):
+        yield
 
 
 @functools.cache

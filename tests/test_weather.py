@@ -15,7 +15,7 @@ import chaos
 import pytest
 
 import youtube as stand_in
-from conftest import LOGIN, SECRET, Program, give_cookies, may_mount, processes_of, small_disk, wait_for, workers_of
+from conftest import LOGIN, SECRET, Program, give_cookies, may_mount, mounted, processes_of, small_disk, wait_for, workers_of
 from youtube import Video
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
@@ -417,14 +417,14 @@ def test_a_disk_that_becomes_read_only(program: Program, watch: type[Watched]) -
     program.offer(*stand_in.rows(60))
     program.site.latency = 0.05
     with small_disk(program.root, 40):
-        run = watch()
-        wait_for(lambda: len(program.clips()) >= 5)
-        subprocess.run(['mount', '--bind', str(program.root), str(program.root)], check=True)
-        subprocess.run(['mount', '-o', 'remount,bind,ro', str(program.root)], check=True)
-        try:
-            said = run.end(1)
-        finally:
-            subprocess.run(['umount', '-l', str(program.root)], check=True)
+        still = program.root.with_name('read-only')
+        still.mkdir()
+        with mounted('--bind', program.root, still):
+            subprocess.run(['mount', '-o', 'remount,bind,ro', str(still)], check=True)  # where nobody writes, else it is busy
+            run = watch()
+            wait_for(lambda: len(program.clips()) >= 5)
+            with mounted('--bind', still, program.root):
+                said = run.end(1)
         assert re.search(r'^stopped: .*Read-only file system.*rows are left, which need about', said, re.M)
         program.run()
         assert len(program.metadata) == len(program.journal) == 60
