@@ -21,12 +21,15 @@ from __future__ import annotations
 import _thread
 import argparse
 import asyncio
+import codecs
 import concurrent.futures
 import contextlib
 import csv
 import errno
 import heapq
 import http.client
+import importlib.util
+import io
 import itertools
 import json
 import math
@@ -39,6 +42,7 @@ import re
 import shutil
 import signal
 import ssl
+import string
 import subprocess
 import sys
 import tempfile
@@ -59,6 +63,7 @@ from tqdm import tqdm
 # what to fetch
 splits: list[str] = ['unbalanced_train']  # lists to fetch: eval, balanced_train, unbalanced_train, any csvs/<name>_segments.csv
 limit: int | None = None  # only the first so many rows; None: all
+shard: str = '0/1'  # this machine's share of the rows: 3/8 is the fourth of eight equal ones
 again: list[str] = []  # reasons of gone rows to ask for once more, e.g. age (now with cookies) or country (now elsewhere)
 # what to make of it
 ext: str = 'm4a'  # audio: m4a (the source's own bits), wav, flac, opus, mp3; video: mp4
@@ -66,7 +71,9 @@ sample_rate: int | None = None  # Hz; None: the source's
 channels: int | None = None  # 1: mono, 2: stereo; None: the source's
 max_height: int = 360  # pixels; the tallest video to take for mp4
 exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), not at the keyframe before it and an edit list
+name: str = 'id_{ytid}'  # of a clip in wavs/, from ytid, split, start, end, index (of the row in its list), part (of 5000 rows)
 # how
+engine: str = 'multiprocessing'  # ray: the same on each node of a Ray cluster
 num_processes: int = min(4 * (os.cpu_count() or 1), 32)  # clips in flight; they mostly wait for the network
 retries: int = 3  # how often to try a row again in this run when something passing went wrong
 retry_pause: float = 4  # s before the first retry, doubled each time
@@ -102,7 +109,7 @@ ENCODE['mp4'] = ENCODE['m4a']
 AAC_RATES = [7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000]  # Hz
 RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000, 48000], 'mp3': AAC_RATES[1:10]}
 
-DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP, LOST = 'done', 'gone', 'later', 'failed', 'doubt', 'throttled', 'stop', 'lost'
+DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP = 'done', 'gone', 'later', 'failed', 'doubt', 'throttled', 'stop'
 ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
     ('cookies', THROTTLED, True, r'cookies are no longer valid|failed to load cookies'),
@@ -155,6 +162,7 @@ class Segment(NamedTuple):
     end: float  # s
     tags: tuple[str, ...]
     split: str
+    index: int = 0  # of the row in its list
     tries: int = 0  # that failed
     cheap: bool = True  # ask with the single cheap request first
     deaths: int = 0  # of workers that had it
@@ -230,9 +238,15 @@ def judge(words: str) -> tuple[str, str, bool]:
 # -------------------------------------------------------------------------------------------------------------- read
 
 
-def parse_row(line: str, split: str) -> Segment:
+def say(message: str) -> None:
+    """A line for the user, above the bar if there is one."""
+    with tqdm.external_write_mode():
+        print(message, flush=True)
+
+
+def parse_row(line: bytes, split: str, index: int = 0) -> Segment:
     """One line `YTID, start, end, "tag,tag"`, times in s; ValueError says what is wrong with it."""
-    fields = next(csv.reader([line], skipinitialspace=True))
+    fields = next(csv.reader([line.decode(errors='replace')], skipinitialspace=True))
     if len(fields) < 4:
         raise ValueError(f'{len(fields)} of 4 fields')
     if not re.fullmatch(r'[A-Za-z0-9_-]{11}', fields[0]):
@@ -241,33 +255,102 @@ def parse_row(line: str, split: str) -> Segment:
     if not 0 <= start < end < math.inf:
         raise ValueError(f'no clip from {start} to {end} s')
     tags = tuple(tag.strip() for field in fields[3:] for tag in field.split(',') if tag.strip())
-    return Segment(fields[0], start, end, tags, split)
+    return Segment(fields[0], start, end, tags, split, index)
 
 
-def read_rows(path: Path, split: str, complain: Callable[[str], object]) -> Iterator[Segment]:
-    """The segments of one list, a line at a time (so that a stray quote costs its own row only)."""
-    with open(path, encoding='utf-8-sig', errors='replace') as lines:
+def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a list that should be rows, with their numbers (each by itself: a stray quote costs its own row only)."""
+    with open(path, 'rb') as lines:
+        lines.seek(len(codecs.BOM_UTF8) if lines.read(3) == codecs.BOM_UTF8 else 0)
         for number, line in enumerate(lines, 1):
-            if not line.strip() or line.startswith('#'):
-                continue
-            try:
-                yield parse_row(line, split)
-            except (ValueError, csv.Error) as error:
-                complain(f'{path.name}, line {number}: skipped, {error}')
+            if line[0] != ord('#') and not line.isspace():
+                yield number, line
 
 
-def read_segments(settings: Settings, complain: Callable[[str], object]) -> Iterator[Segment]:
-    """The rows of this run: all splits in order, the first row of each id, up to `limit`."""
-    seen: dict[str, str] = {}
-    for split in settings.splits:
-        for segment in read_rows(settings.csvs / f'{split}_segments.csv', split, complain):
-            if segment.ytid in seen:
-                complain(f'{split}: skipped, {segment.ytid} is already a row of {seen[segment.ytid]}')
-                continue
-            if len(seen) == settings.limit:
-                return
-            seen[segment.ytid] = split
-            yield segment
+PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d+\.\d+), (\d+\.\d+), "[^"]*"\s*')  # as AudioSet publishes them
+
+
+def identify(line: bytes, split: str) -> bytes:
+    """The id of a row, in a tenth of the time that it takes to parse it; ValueError as there."""
+    plain = PLAIN_ROW.fullmatch(line)
+    if plain and float(plain[2]) < float(plain[3]):
+        return b'id_' + plain[1]
+    return parse_row(line, split).id.encode()
+
+
+class Survey:
+    """Which rows of the lists are to be done: found out bit by bit, for two million take seconds, and kept as a byte each."""
+
+    SHOWN = 50  # of the rows that are skipped
+
+    def __init__(self, settings: Settings, known: dict[bytes, str]) -> None:
+        self.settings, self.known = settings, known  # id -> why it is settled; '' once it was met in a list
+        self.shard, self.shards = map(int, settings.shard.split('/'))
+        self.total, self.before, self.skipped = 0, Counter[str](), 0  # rows, the settled ones by reason, those that are none
+        self.control: Segment | None = None  # one that was done
+        self.wanted = {split: bytearray() for split in settings.splits}  # for each row 1, or 0: there is nothing to do
+        self.met, self.whole, self.reading = 0, False, self.read()
+
+    def path(self, split: str) -> Path:
+        return self.settings.csvs / f'{split}_segments.csv'
+
+    def skip(self, message: str) -> None:
+        self.skipped += 1
+        if self.skipped <= self.SHOWN:
+            say(message if self.skipped < self.SHOWN else 'more rows are skipped; the table at the end counts them')
+
+    def read(self) -> Iterator[None]:
+        """Go through all lists, pausing every now and then."""
+        for split, wanted in self.wanted.items():
+            for number, line in read_lines(self.path(split)):
+                wanted.append(self.look(line, split, number, len(wanted)))
+                if self.met == self.settings.limit:
+                    return
+                if not len(wanted) % 1000:
+                    yield
+
+    def look(self, line: bytes, split: str, number: int, index: int) -> bool:
+        """Whether a row is one to do: a new id, of our shard, and not settled."""
+        try:
+            key = identify(line, split)
+        except (ValueError, csv.Error) as error:
+            self.skip(f'{self.path(split).name}, line {number}: skipped, {error}')
+            return False
+        reason = self.known.get(key)
+        if reason == '':
+            self.skip(f'{self.path(split).name}, line {number}: skipped, {key.decode()[3:]} is already a row')
+            return False
+        self.known[key], self.met = '', self.met + 1
+        if index % self.shards != self.shard:
+            return False
+        self.total += 1
+        if reason:
+            self.before[reason] += 1
+            if reason == DONE and not self.control:
+                self.control = parse_row(line, split, index)
+        return not reason
+
+    def step(self) -> None:
+        """Read on a little."""
+        if next(self.reading, self) is self:
+            self.whole, self.known = True, {}
+
+    def advance(self, seconds: float) -> None:
+        """Read on for so long, or to the end."""
+        until = time.monotonic() + seconds
+        while not self.whole and time.monotonic() < until:
+            self.step()
+
+    def rows(self) -> Iterator[Segment]:
+        """The rows to do, in the order of the lists."""
+        for split, wanted in self.wanted.items():
+            for index, (_, line) in enumerate(read_lines(self.path(split))):
+                while index >= len(wanted) and not self.whole:
+                    self.step()
+                if index >= len(wanted):  # `limit` ends here
+                    return
+                if wanted[index]:
+                    yield parse_row(line, split, index)
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -279,21 +362,15 @@ def read_labels(path: Path) -> dict[str, str]:
     return {row['mid']: row['display_name'] for row in rows}
 
 
-def replace_file(path: Path, parts: Iterable[str]) -> None:
+def replace_file(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file under another name and rename it, so that it is there whole or not at all."""
-    made = path.with_name(f'.{path.name}.{os.getpid()}')
+    made = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}')
     try:
-        with open(made, 'w', encoding='utf-8', newline='') as out:
+        with open(made, 'wb') as out:
             out.writelines(parts)
         os.replace(made, path)
     finally:
         made.unlink(missing_ok=True)
-
-
-def say(message: str) -> None:
-    """A line for the user, above the bar if there is one."""
-    with tqdm.external_write_mode():
-        print(message, flush=True)
 
 
 def trusted_certificates() -> str:
@@ -317,7 +394,7 @@ def provide(path: Path, routes: Iterable[str]) -> None:
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, 'reason', error)
             continue
-        replace_file(path, [content.decode(errors='replace')])
+        replace_file(path, [content])
         say(f'fetched {path.name}')
         return
     there = ', '.join(sorted(p.name for p in path.parent.glob('*.csv'))) or 'nothing'
@@ -561,6 +638,12 @@ def bring(made: Path, folder: Path) -> Path:
     return there
 
 
+def place(settings: Settings, segment: Segment) -> Path:
+    """Where a clip belongs. Folders of 5000 are what file systems and people can still look into."""
+    fields = {key: getattr(segment, key) for key in ('ytid', 'split', 'start', 'end', 'index')}
+    return settings.wavs / f'{settings.name.format(**fields, part=segment.index // 5000)}.{settings.ext}'
+
+
 class Worker:
     """What a process keeps from clip to clip: its settings, its scratch folder and its YoutubeDLs, two for each route."""
 
@@ -673,7 +756,7 @@ class Worker:
     def fetch(self, task: Task) -> Result:
         """One clip, from the question to where it waits for its place in wavs/."""
         self.begin(task)
-        segment, path = task.segment, self.settings.wavs / f'{task.segment.id}.{self.settings.ext}'
+        segment, path = task.segment, place(self.settings, task.segment)
         there = self.there(segment, path) if task.keep else 0.0
         if there and self.settings.adopt:
             return self.done(path, path, {'title': '', 'format_id': ''}, there)
@@ -738,34 +821,74 @@ def serve(tasks: Any, *args: Any) -> None:
 # ---------------------------------------------------------------------------------------------------------- remember
 
 
-def read_journal(path: Path) -> Iterator[dict[str, Any]]:
-    """The journal's entries, oldest first. A torn one is passed over: its row is simply not settled."""
-    if not path.exists():
-        return
-    with open(path, encoding='utf-8', errors='replace') as lines:
+class Entry(NamedTuple):
+    """A line of a journal: an id, what became of it, the ext of its clip or why there is none, and the line as we write it."""
+
+    id: bytes
+    status: str
+    why: str
+    line: bytes
+
+    @property
+    def record(self) -> bytes:
+        """What a clip's line and its metadata have in common, in JSON."""
+        return b'{' + self.line[self.line.index(b'"id"') : -1]
+
+
+RECORD = ['id', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id', 'ext']
+DONE_LINE = re.compile(rb'\{"status": "done", "bytes": \d+, "id": "([^"\\]+)", [^\0\n]*"ext": "(\w+)"\}\n')
+
+
+def write_line(entry: dict[str, Any]) -> bytes:
+    """A line of JSON; a clip's ends with its record, so that the metadata can be made without parsing."""
+    if entry['status'] == DONE:
+        entry = {'status': DONE, 'bytes': entry['bytes'], **{name: entry[name] for name in RECORD}}
+    return json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n'
+
+
+def parse_line(line: bytes) -> Entry | None:
+    """A line of any JSON; None for a torn one: its row is simply not settled."""
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        entry = json.loads(line)
+        why = entry['ext' if entry['status'] == DONE else 'reason']
+        return Entry(entry['id'].encode(), sys.intern(entry['status']), sys.intern(why), write_line(entry))
+    return None
+
+
+def read_journal(path: Path) -> Iterator[Entry]:
+    """A journal's entries, oldest first. Clips are known by the shape of their line: parsing two million takes too long."""
+    with open(path, 'rb') as lines:
         for line in lines:
-            with contextlib.suppress(json.JSONDecodeError):
-                entry = json.loads(line)
-                if isinstance(entry, dict) and {'id', 'status'} <= entry.keys():
-                    yield entry
+            if done := DONE_LINE.fullmatch(line):
+                yield Entry(done[1], DONE, sys.intern(done[2].decode()), line)
+            elif entry := parse_line(line):
+                yield entry
 
 
-def read_settled(settings: Settings) -> dict[str, str]:
+def find_journals(settings: Settings) -> list[Path]:
+    """All journals under the root: those of shards, also where other machines brought them, and that of an unsharded run."""
+    whole = settings.wavs / 'journal.jsonl'
+    return sorted((settings.wavs / 'journals').glob('*.jsonl')) + ([whole] if whole.exists() else [])
+
+
+def read_journals(settings: Settings) -> Iterator[Entry]:
+    return itertools.chain.from_iterable(map(read_journal, find_journals(settings)))
+
+
+def read_settled(settings: Settings) -> dict[bytes, str]:
     """Id -> done, or the reason why it is gone: the rows that need nothing more."""
-    settled: dict[str, str] = {}
-    for entry in read_journal(settings.journal):
-        if entry['status'] == DONE and entry['ext'] == settings.ext:
-            settled[entry['id']] = DONE
-        elif entry['status'] == GONE and settled.get(entry['id']) != DONE:
-            settled[entry['id']] = entry['reason']
-        elif entry['status'] == LOST and entry['ext'] == settings.ext:
-            settled.pop(entry['id'], None)
-    return {key: reason for key, reason in settled.items() if reason not in settings.again} if settings.again else settled
+    settled: dict[bytes, str] = {}
+    for entry in read_journals(settings):
+        if entry.status == DONE and entry.why == settings.ext:
+            settled[entry.id] = DONE
+        elif entry.status == GONE and entry.why not in settings.again:
+            settled.setdefault(entry.id, entry.why)
+    return settled
 
 
 def lock(path: Path) -> Any:
-    """Have a root to ourselves until this process ends, however it ends; Oops names the process that has it."""
-    file = open(path, 'a+', encoding='utf-8')  # noqa: SIM115  # it is the lock for as long as it is open
+    """Have a journal to ourselves until this process ends, however it ends; Oops names the process that has it."""
+    file = open(path.with_name(f'.{path.stem}.lock'), 'a+', encoding='utf-8')  # noqa: SIM115  # it is the lock while it is open
     try:
         if os.name == 'nt':
             import msvcrt
@@ -778,7 +901,7 @@ def lock(path: Path) -> Any:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
-        raise Oops(f'{path.parent} is in use by {file.read() or "another run"}; wait for it, or name another root') from None
+        raise Oops(f'{path} is in use by {file.read() or "another run"}; wait for it, or name another root') from None
     except OSError:  # a file system without locks
         pass
     file.truncate(0)
@@ -788,13 +911,12 @@ def lock(path: Path) -> Any:
 
 
 class Journal:
-    """The one writer of wavs/journal.jsonl: a line of JSON per settled row, flushed as it is written, synced now and then."""
+    """The one writer of our journal: a line of JSON per settled row, flushed as it is written, synced now and then."""
 
     SYNC = 5  # s
 
     def __init__(self, path: Path, labels: dict[str, str]) -> None:
         self.labels, self.unknown, self.synced, self.dirty = labels, set(), time.monotonic(), False
-        self.lock = lock(path.with_name('.lock'))
         self.file = open(path, 'a+b', buffering=0)  # noqa: SIM115  # for the whole run
         self.end = self.file.seek(0, os.SEEK_END)
         while self.end and (self.file.seek(self.end - 1), self.file.read(1))[1] != b'\n':
@@ -803,7 +925,7 @@ class Journal:
 
     def add(self, entry: dict[str, Any]) -> None:
         """A line, whole or not at all; OSError where it cannot be written."""
-        line = json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n'
+        line = write_line(entry)
         try:
             if self.file.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.file.name)
@@ -822,51 +944,53 @@ class Journal:
     def settle(self, result: Result) -> None:
         """Write down what became of a row; for a clip, its metadata record."""
         segment = result.segment
-        entry = {'id': segment.id, 'status': result.status, 'split': segment.split}
         if result.verdict != DONE:
-            return self.add({**entry, 'reason': result.reason, 'message': result.message})
+            why = {'reason': result.reason, 'message': result.message}
+            return self.add({'status': result.status, 'id': segment.id, **why, 'split': segment.split})
         for tag in set(segment.tags) - self.labels.keys() - self.unknown:
             self.unknown.add(tag)
             say(f'{tag}: has no label in class_labels_indices.csv, kept as it is (first in {segment.ytid})')
-        named = {'tags': segment.tags, 'labels': [self.labels.get(tag, tag) for tag in segment.tags]}
-        row = {'ytid': segment.ytid, 'start': segment.start, 'end': segment.end}
-        return self.add({**entry, 'url': segment.url, **named, **row, **result.record})
-
-
-RECORD = ['id', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id', 'ext']
+        labels = [self.labels.get(tag, tag) for tag in segment.tags]
+        row = {**segment._asdict(), 'id': segment.id, 'url': segment.url, 'labels': labels}
+        return self.add({'status': DONE, **row, **result.record})
 
 
 def merge_metadata(settings: Settings) -> str:
-    """Make audioset_metadata.json from the journal, an id and its record a line; says how many there are."""
-    latest: dict[str, tuple[bool, int]] = {}  # id -> its entry's number, the last one of this ext before those of others
-    for n, entry in enumerate(read_journal(settings.journal)):
-        if 'ext' in entry:
-            latest[entry['id']] = max(latest.get(entry['id'], (False, 0)), (entry['ext'] == settings.ext, n))
+    """Make audioset_metadata.json from all journals, an id and its record a line; says how many there are."""
+    best: dict[bytes, str] = {}  # id -> the ext of the clip to take: ours, else the last one; '' once it is written
+    for entry in read_journals(settings):
+        if entry.status == DONE and best.get(entry.id) != settings.ext:
+            best[entry.id] = entry.why
     records = 0
 
-    def lines() -> Iterator[str]:
+    def lines() -> Iterator[bytes]:
         nonlocal records
-        for n, entry in enumerate(read_journal(settings.journal)):
-            if entry['status'] == DONE and latest.get(entry['id'], (False, -1))[1] == n:  # none: it came meanwhile
-                record = json.dumps({key: entry[key] for key in RECORD}, ensure_ascii=False)
-                yield f'{"," if records else ""}\n{json.dumps(entry["id"])}: {record}'
+        for entry in read_journals(settings):
+            if entry.status == DONE and best.get(entry.id) == entry.why:  # None: it came meanwhile
+                best[entry.id] = ''
+                yield b'%b\n"%b": %b' % (b',' if records else b'', entry.id, entry.record)
                 records += 1
 
-    replace_file(settings.metadata, itertools.chain('{', lines(), ['\n}\n']))
+    replace_file(settings.metadata, itertools.chain([b'{'], lines(), [b'\n}\n']))
     return f'{records} records in {settings.metadata}'
 
 
-def verify_clips(settings: Settings, journal: Journal) -> None:
-    """Look at every clip that the journal names; what is not as recorded becomes a row to fetch again."""
-    latest = {entry['id']: entry for entry in read_journal(settings.journal) if entry.get('ext') == settings.ext}
-    done, lost = [entry for entry in latest.values() if entry['status'] == DONE], 0
-    for entry in tqdm(done, 'verifying', disable=not sys.stderr.isatty()):
-        path = settings.root / entry['path']
-        if not path.exists() or path.stat().st_size != entry['bytes'] or abs(measure(path) - entry['duration']) > 0.01:
-            path.unlink(missing_ok=True)
-            journal.add({'id': entry['id'], 'status': LOST, 'ext': settings.ext})
-            lost += 1
-    say(f'verified {len(done)} clips: {lost} missing or damaged')
+def verify_clips(settings: Settings, journals: list[Path]) -> None:
+    """Look at every clip of this ext; those that are not as recorded lose their lines, so that they are fetched again."""
+    lost, looked = {}, 0
+    for entry in tqdm(itertools.chain.from_iterable(map(read_journal, journals)), 'verifying', disable=not sys.stderr.isatty()):
+        if entry.status == DONE and entry.why == settings.ext:
+            looked += 1
+            known = json.loads(entry.line)
+            path = settings.root / known['path']
+            if not path.exists() or path.stat().st_size != known['bytes'] or abs(measure(path) - known['duration']) > 0.01:
+                lost[entry.id] = path
+    for journal in journals if lost else []:
+        kept = (e.line for e in read_journal(journal) if not (e.id in lost and e.status == DONE and e.why == settings.ext))
+        replace_file(journal, kept)
+    for path in lost.values():
+        path.unlink(missing_ok=True)
+    say(f'verified {looked} clips: {len(lost)} missing or damaged')
 
 
 # --------------------------------------------------------------------------------------------------------------- run
@@ -880,18 +1004,30 @@ class Progress:
 
     EVERY = 10  # s between plain lines
 
-    def __init__(self, total: int, before: Counter[str]) -> None:
-        self.counts = Counter({(DONE if reason == DONE else GONE, reason): n for reason, n in before.items()})
+    def __init__(self, survey: Survey) -> None:
+        self.survey, self.results = survey, Counter[tuple[str, str]]()
         self.examples: dict[str, str] = {}
         self.spoke, self.terminal = time.monotonic(), sys.stderr.isatty()
         shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
-        self.bar = tqdm(total=total, initial=before.total(), unit='clip', **shape)
+        self.bar = tqdm(total=0, unit='clip', **shape)
+        self.follow()
+
+    def follow(self) -> None:
+        """Take up what the survey has found meanwhile."""
+        found = self.survey.before.total() - self.bar.initial
+        self.bar.total, self.bar.n, self.bar.initial = self.survey.total, self.bar.n + found, self.bar.initial + found
+
+    @property
+    def counts(self) -> Counter[tuple[str, str]]:
+        """Rows by verdict and reason, those of earlier runs among them."""
+        before = {(DONE if reason == DONE else GONE, reason): n for reason, n in self.survey.before.items()}
+        return self.results + Counter(before)
 
     def count(self, verdict: str) -> int:
         return sum(n for (of, _), n in self.counts.items() if of == verdict)
 
     def update(self, result: Result) -> None:
-        self.counts[result.status, result.reason] += 1
+        self.results[result.status, result.reason] += 1
         self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
         self.bar.set_postfix({verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}, refresh=False)
         self.bar.update()
@@ -909,9 +1045,9 @@ class Progress:
 
     def left(self) -> int:
         """Rows that are not settled yet."""
-        return self.bar.total - self.count(DONE) - self.count(GONE)
+        return self.survey.total - self.count(DONE) - self.count(GONE)
 
-    def table(self, skipped: int) -> str:
+    def table(self) -> str:
         """What became of the rows, by verdict and reason, with one example of each new reason."""
         lines = []
         for verdict in (DONE, GONE, FAILED):
@@ -919,7 +1055,8 @@ class Progress:
             for (of, reason), n in self.counts.most_common():
                 if of == verdict != DONE:
                     lines.append(f'  {reason:<14}{n:>9}  {self.examples.get(reason, "")[:110]}'.rstrip())
-        lines.append(f'{"not tried":<16}{self.bar.total - self.counts.total():>9}')
+        lines.append(f'{"not tried":<16}{self.survey.total - self.counts.total():>9}')
+        skipped = self.survey.skipped
         return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
 
 
@@ -1033,6 +1170,15 @@ class Rows:
         self.exhausted = segment is None
         return segment
 
+    def add(self, segments: Iterable[Segment]) -> None:
+        self.segments, self.exhausted = iter([*self.segments, *segments]), False
+
+    def give_up(self) -> list[Segment]:
+        """All of them, for somebody else."""
+        given = [*self.segments, *(segment for *_, segment in self.waiting)]
+        self.waiting.clear()
+        return given
+
     def due(self, now: float) -> Segment | None:
         return heapq.heappop(self.waiting)[2] if self.waiting and self.waiting[0][0] <= now else None
 
@@ -1134,6 +1280,11 @@ class Traffic:
         for gate in self.gates.values():
             gate.opens = min(gate.opens, now)
 
+    def appetite(self, now: float) -> int:
+        """How many rows are useful to have: enough for a second or two, one when that may probe, none while all is closed."""
+        open_ = [gate for gate in self.gates.values() if not gate.spent_until(now) and (not gate.why or now >= gate.opens)]
+        return sum(1 if gate.why else 4 * int(gate.width) for gate in open_)
+
     def weather(self, now: float) -> str:
         """What holds the run up, and until when; empty if nothing does."""
         closed = [gate for gate in self.gates.values() if gate.why]
@@ -1230,15 +1381,12 @@ class Pool:
         say(f'a worker died (exit code {slot.process.exitcode}) over {segment.ytid}; another one goes on')
         return Result(segment, FAILED, DIED, f'its process ended (exit code {slot.process.exitcode})')
 
-    def __enter__(self) -> Pool:
-        return self
-
     def kill(self, slot: Slot) -> None:
         if slot.process.is_alive():  # else its number may be another's by now
             kill_group(slot.process.pid)
             slot.process.kill()
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
         for slot in self.slots:
             self.kill(slot)
         for slot in self.slots:
@@ -1256,22 +1404,275 @@ def short_of_space(settings: Settings) -> str:
     return ''
 
 
-def download(settings: Settings, traffic: Traffic, args: tuple[Any, ...], tick: Callable[[str], None]) -> str:
-    """Let the traffic flow through a pool, telling `tick` what holds it up; returns why it stopped early, '' if it did not."""
+class Engine:
+    """Rows flow through a pool of workers as the weather allows: on this machine, or on a node of a cluster."""
+
+    def __init__(
+        self, settings: Settings, segments: Iterator[Segment], settle: Callable[[Result], None], control: Segment | None
+    ) -> None:
+        self.settings, self.traffic = settings, Traffic(settings, segments, settle, control)
+        http_flags = find_ffmpeg(settings)
+        settings.parts.mkdir(exist_ok=True)
+        self.scratch = tempfile.TemporaryDirectory(prefix=settings.run_prefix, dir=settings.temps, ignore_cleanup_errors=True)
+        self.pool = Pool(settings.num_processes, settings.clip_timeout, (settings, Path(self.scratch.name), http_flags))
+
+    def turn(self) -> str:
+        """Start what may start, take in what comes back; returns what holds things up, if anything."""
+        traffic = self.traffic
+        traffic.stop = traffic.stop or short_of_space(self.settings)
+        if renew_cookies(self.settings):
+            traffic.knock(time.monotonic())
+        while (slot := self.pool.idle()) and (task := traffic.next(time.monotonic())):
+            self.pool.start(slot, task)
+        for task, result in self.pool.wait(0.2):
+            traffic.see(task, result, time.monotonic())
+        return traffic.weather(time.monotonic())
+
+    def __enter__(self) -> Engine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.close()
+        self.scratch.cleanup()
+        shutil.rmtree(self.settings.parts, ignore_errors=True)
+
+
+Tick = Callable[[str], None]  # is told what holds the run up, if anything, again and again
+
+
+def download(settings: Settings, survey: Survey, settle: Callable[[Result], None], tick: Tick) -> str:
+    """Fetch the rows on this machine; returns why that stopped early, '' if it did not."""
     grace = math.inf
-    with Pool(settings.num_processes, settings.clip_timeout, args) as pool:
-        while not traffic.over and time.monotonic() < grace:
-            traffic.stop = traffic.stop or short_of_space(settings)
-            if renew_cookies(settings):
-                traffic.knock(time.monotonic())
-            while (slot := pool.idle()) and (task := traffic.next(time.monotonic())):
-                pool.start(slot, task)
-            for task, result in pool.wait(0.2):
-                traffic.see(task, result, time.monotonic())
-            tick(traffic.weather(time.monotonic()))
-            if traffic.stop and grace == math.inf:
+    with Engine(settings, survey.rows(), settle, survey.control) as engine:
+        while not engine.traffic.over and time.monotonic() < grace:
+            tick(engine.turn())
+            if engine.traffic.stop and grace == math.inf:
                 grace = time.monotonic() + 3  # s for what is almost done
-    return traffic.stop
+    return engine.traffic.stop
+
+
+# --------------------------------------------------------------------------------------------------------------- ray
+
+
+class Runner:
+    """The engine on a node of a cluster, over a root of its own that passes away. Plain tuples come and go."""
+
+    TURN, MOST = 0.25, 8 << 20  # s and bytes of an exchange
+
+    def __init__(self, settings: Settings, control: tuple | None) -> None:
+        self.home = tempfile.TemporaryDirectory(prefix='audioset-', ignore_cleanup_errors=True)
+        settings.root, settings.cookie_path, settings.cookie_stamp = self.home.name, 'cookies.txt', 0
+        settings.num_processes = settings.num_processes or num_processes
+        open_root(settings)
+        open_routes(settings)
+        settings.journal.touch()
+        self.settings, self.done, self.size = settings, [], 0
+        self.engine = Engine(settings, iter(()), self.settle, Segment(*control) if control else None)
+
+    def settle(self, result: Result) -> None:
+        clip = b''
+        if result.made:
+            clip = Path(result.made).read_bytes()
+            os.unlink(result.made)
+        self.done.append((tuple(result.segment), *result[1:5], clip))
+        self.size += len(clip)
+
+    def exchange(self, rows: list[tuple], cookies: str) -> dict[str, Any]:
+        """Take rows and run for a moment; returns what is done, what others may have, how many rows are wanted, and the news."""
+        traffic, until, said, weather = self.engine.traffic, time.monotonic() + self.TURN, io.StringIO(), ''
+        if cookies != self.settings.cookies:
+            self.settings.cookies = cookies
+            traffic.knock(time.monotonic())
+        traffic.rows.add(Segment(*row) for row in rows)
+        with contextlib.redirect_stdout(said):
+            while time.monotonic() < until and self.size < self.MOST and not traffic.stop:
+                weather = self.engine.turn()
+        wanted = 0 if traffic.stop else traffic.appetite(time.monotonic())
+        back = [] if wanted else [tuple(segment) for segment in traffic.rows.give_up()]
+        done, self.done, self.size = self.done, [], 0
+        return {'done': done, 'back': back, 'wanted': wanted, 'weather': weather, 'said': said.getvalue(), 'stop': traffic.stop}
+
+    def close(self) -> None:
+        self.engine.__exit__()
+        self.home.cleanup()
+
+
+class Node:
+    """What the driver knows of a node: its runner, and the rows that it has."""
+
+    def __init__(self, id: str, name: str) -> None:
+        self.id, self.name = id, name
+        self.runner: Any = None
+        self.rows: dict[str, Segment] = {}
+        self.wanted, self.weather, self.failures = 0, '', 0
+
+
+class Cluster:
+    """A runner on each node of a Ray cluster. Whoever has room gets rows; the rows of a node that is lost go to others."""
+
+    LOOK, ENOUGH, AHEAD = 5, 3, 2  # s between looks for nodes; failures of one in a row; exchanges that it may be ahead of us
+
+    def __init__(self, settings: Settings, survey: Survey) -> None:
+        self.ray, self.settings, self.survey = connect(), settings, survey
+        self.rows, self.returned, self.exhausted = survey.rows(), deque[Segment](), False
+        self.nodes: dict[str, Node] = {}
+        self.calls: dict[Any, Node] = {}  # exchanges that go on
+        self.looked, self.stop = -math.inf, ''
+
+    @property
+    def over(self) -> bool:
+        return bool(self.stop) or not (self.returned or any(node.rows for node in self.nodes.values())) and self.exhausted
+
+    def look(self) -> None:
+        """Start a runner on each node that has none: it is new, or its runner died."""
+        if time.monotonic() - self.looked < self.LOOK:
+            return
+        self.looked = time.monotonic()
+        for found in self.ray.nodes():
+            if found['Alive'] and found['Resources'].get('CPU'):
+                name = f'node {found["NodeManagerAddress"]} ({found["NodeID"][:4]})'
+                node = self.nodes.setdefault(found['NodeID'], Node(found['NodeID'], name))
+                if not node.runner and node.failures < self.ENOUGH:
+                    self.start(node)
+
+    def start(self, node: Node) -> None:
+        settings = argparse.Namespace(**vars(self.settings))
+        settings.num_processes = 0 if settings.num_processes == num_processes else settings.num_processes  # its own default
+        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
+        source, control = Path(__file__).read_text(encoding='utf-8'), self.survey.control and tuple(self.survey.control)
+        node.runner = remote_runner(self.ray).options(scheduling_strategy=strategy).remote(source, settings, control)
+        for _ in range(self.AHEAD):
+            self.exchange(node)
+
+    def next(self) -> Segment | None:
+        segment = self.returned.popleft() if self.returned else None if self.exhausted else next(self.rows, None)
+        self.exhausted = self.exhausted or not segment
+        return segment
+
+    def exchange(self, node: Node) -> None:
+        """Give a node the rows that it has room for, and ask for what it has done."""
+        given = []
+        while len(node.rows) < node.wanted and (segment := self.next()):
+            node.rows[segment.id] = segment
+            given.append(tuple(segment))
+        self.calls[node.runner.exchange.remote(given, self.settings.cookies)] = node
+
+    def wait(self, seconds: float) -> Iterator[Result]:
+        """What comes back within so many s, each clip already on our disk."""
+        ready, _ = self.ray.wait(list(self.calls), timeout=seconds) if self.calls else ([], time.sleep(seconds))
+        for call in ready:
+            node = self.calls.pop(call)
+            try:
+                answer = self.ray.get(call)
+            except self.ray.exceptions.RayError as error:
+                self.lose(node, str(error).strip().rpartition('\n')[2])
+                continue
+            yield from self.take(node, answer)
+
+    def take(self, node: Node, answer: dict[str, Any]) -> Iterator[Result]:
+        for line in answer['said'].splitlines():
+            say(f'{node.name}: {line}')
+        node.wanted, node.weather = answer['wanted'], answer['weather']
+        mine = [fields for fields in answer['done'] if node.rows.pop(Segment(*fields[0]).id, None)]
+        self.returned.extend(row for fields in answer['back'] if (row := node.rows.pop(Segment(*fields).id, None)))
+        node.failures = 0 if mine else node.failures
+        if answer['stop']:
+            node.failures = self.ENOUGH
+            self.lose(node, answer['stop'])
+        else:
+            self.exchange(node)  # it goes on while we write
+        for segment, *fields, clip in mine:
+            yield receive(self.settings, Result(Segment(*segment), *fields), clip)
+
+    def lose(self, node: Node, why: str) -> None:
+        """A node is gone, or cannot go on: others take its rows."""
+        node.failures += 1
+        say(f'{node.name}: lost ({why}); its {len(node.rows)} rows go to others')
+        self.returned.extend(node.rows.values())
+        node.rows.clear()
+        self.calls = {call: of for call, of in self.calls.items() if of is not node}
+        self.ray.kill(node.runner)
+        node.runner = None
+        if all(node.failures >= self.ENOUGH for node in self.nodes.values()):
+            self.stop = f'no node is left ({why})'
+
+    @property
+    def weather(self) -> str:
+        there = [node for node in self.nodes.values() if node.runner and node.wanted + len(node.rows) or node.weather]
+        held_up = [node.weather for node in there if node.weather]
+        return f'{len(held_up)} of {len(there)} nodes: {held_up[0]}' if held_up else '' if there else 'waiting for nodes'
+
+    def close(self) -> None:
+        runners = [node.runner for node in self.nodes.values() if node.runner]
+        self.ray.wait([runner.close.remote() for runner in runners], num_returns=len(runners), timeout=3) if runners else None
+        self.ray.shutdown()
+
+
+def connect() -> Any:
+    """Ray, connected to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one of this machine alone."""
+    import ray
+    import ray.util.scheduling_strategies
+
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(logging_level='ERROR', log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise Oops(f'ray: {error}') from None
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+    return ray
+
+
+def remote_runner(ray: Any) -> Any:
+    """The class of a Runner on another node, where this script need not be."""
+
+    class RemoteRunner:
+        def __init__(self, source: str, *args: Any) -> None:
+            self.folder = tempfile.TemporaryDirectory(prefix='audioset-')
+            Path(self.folder.name, 'download.py').write_text(source, encoding='utf-8')
+            sys.path.insert(0, self.folder.name)
+            vars(sys.modules['__main__']).pop('__file__', None)  # else each worker process would load Ray as its main module
+            self.runner = importlib.import_module('download').Runner(*args)
+
+        def exchange(self, *args: Any) -> dict[str, Any]:
+            return self.runner.exchange(*args)
+
+        def close(self) -> None:
+            self.runner.close()
+            self.folder.cleanup()
+
+    return ray.remote(num_cpus=1)(RemoteRunner)
+
+
+def receive(settings: Settings, result: Result, clip: bytes) -> Result:
+    """Have a clip that came from a node on our disk, waiting for its place."""
+    if not clip:
+        return result
+    made = settings.parts / f'{result.segment.id}.{settings.ext}'
+    with open(made, 'wb') as out:
+        out.write(clip)
+        out.flush()
+        os.fsync(out.fileno())
+    return result._replace(made=str(made))
+
+
+def download_on_ray(settings: Settings, survey: Survey, settle: Callable[[Result], None], tick: Tick) -> str:
+    """Fetch the rows on all nodes of a Ray cluster; returns why that stopped early, '' if it did not."""
+    cluster = Cluster(settings, survey)
+    settings.parts.mkdir(exist_ok=True)
+    try:
+        while not cluster.over:
+            cluster.stop = cluster.stop or short_of_space(settings)
+            renew_cookies(settings)
+            cluster.look()
+            for result in cluster.wait(0.2):
+                settle(result)
+            tick(cluster.weather)
+    finally:
+        cluster.close()
+        shutil.rmtree(settings.parts, ignore_errors=True)
+    return cluster.stop
 
 
 # -------------------------------------------------------------------------------------------------------------- main
@@ -1326,6 +1727,24 @@ def read_settings(argv: list[str] | None) -> Settings:
     return settings
 
 
+def check_name(name: str) -> None:
+    """Refuse a template whose clips could overwrite each other or leave wavs/."""
+    wrong = f'name = {name!r}'
+    sample = {'ytid': 'Y' * 11, 'split': 'eval', 'start': 0.0, 'end': 10.0, 'index': 0, 'part': 0}
+    try:
+        made = name.format(**sample)
+        fields = [field[1:] for field in string.Formatter().parse(name.rpartition('/')[2]) if field[1] is not None]
+    except (KeyError, IndexError, AttributeError) as error:
+        raise Oops(f'{wrong}: {error} is none of {", ".join(sample)}') from None
+    except (ValueError, TypeError) as error:
+        raise Oops(f'{wrong}: {error}') from None
+    for level in made.split('/'):
+        fits = re.fullmatch(r'[^\s.<>:"\\|?*\x00-\x1f][^<>:"\\|?*\x00-\x1f]{0,199}', level)
+        require(fits, f'{wrong}: {level!r} cannot be a name in wavs/ on every system')
+    unique = ('ytid', '', None) in fields[:1] + fields[-1:]  # with its 11 characters at a fixed place
+    require(unique, f'{wrong}: clips could overwrite each other; after the last /, let {{ytid}} be the first or the last field')
+
+
 def check_settings(s: Settings) -> None:
     """Refuse values and combinations that cannot work."""
     rates = RATES.get(s.ext, range(1, 384_001))
@@ -1345,6 +1764,11 @@ def check_settings(s: Settings) -> None:
     require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     require(not (s.verify and s.merge), 'verify and merge: one at a time')
+    share = re.fullmatch(r'(\d+)/(\d+)', s.shard)
+    require(share and int(share[1]) < int(share[2]), f'shard = {s.shard!r}: use 0/8 to 7/8, for example')
+    require(s.engine in ('multiprocessing', 'ray'), f'engine = {s.engine!r}: use multiprocessing or ray')
+    require(s.engine != 'ray' or importlib.util.find_spec('ray'), "engine = 'ray': Ray is not installed; pip install ray")
+    check_name(s.name)
 
 
 def relay(proxy: urllib.parse.SplitResult) -> str:
@@ -1407,11 +1831,13 @@ def open_root(settings: Settings) -> None:
     """Add the paths to the settings; make the folders where they are missing; Oops if they cannot be written."""
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
-    settings.journal, settings.metadata = settings.wavs / 'journal.jsonl', root / 'audioset_metadata.json'
-    settings.parts = settings.wavs / '.parts'  # finished clips on their way to wavs/
+    tag = settings.shard.replace('/', '-of-')
+    settings.journal = settings.wavs / ('journal.jsonl' if tag == '0-of-1' else f'journals/{tag}.jsonl')
+    settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{tag}-'
+    settings.parts = settings.wavs / f'.parts-{tag}'  # finished clips on their way to wavs/
     settings.cookie_path = root / Path(settings.cookie_path).expanduser()
     try:
-        for folder in (settings.csvs, settings.wavs, settings.temps):
+        for folder in (settings.csvs, settings.wavs, settings.temps, settings.journal.parent):
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
@@ -1479,95 +1905,92 @@ def find_ffmpeg(settings: Settings) -> set[str]:
     return has
 
 
-class Survey(NamedTuple):
-    """What the lists hold: rows, the settled ones by reason, rows skipped, and one that was done."""
-
-    total: int
-    before: Counter[str]
-    skipped: int
-    control: Segment | None
-
-
-def survey(settings: Settings, settled: dict[str, str]) -> Survey:
-    """Read the lists once; each row that is skipped is said, up to a point."""
-    total, before, skipped, control = 0, Counter(), itertools.count(1), None
-
-    def complain(message: str) -> None:
-        if (n := next(skipped)) <= 50:
-            say(message if n < 50 else 'more rows are skipped; the table at the end counts them')
-
-    for segment in read_segments(settings, complain):
-        total += 1
-        if reason := settled.get(segment.id):
-            before[reason] += 1
-            control = segment if reason == DONE else control
-    return Survey(total, before, next(skipped) - 1, control)
+def announce(settings: Settings, survey: Survey) -> None:
+    """What there is to do, and whether the disk has room for it."""
+    left = survey.total - survey.before.total()
+    counts = f'{survey.total} rows, {survey.before.total()} settled ({survey.before[DONE]} done), {left} to do'
+    share = f' (shard {settings.shard})' if survey.shards > 1 else ''
+    say(f'{", ".join(settings.splits)}{share}: {counts}, {settings.ext} in {settings.wavs}')
+    need, free = left * clip_size(settings), shutil.disk_usage(settings.wavs).free
+    if free < need:
+        say(f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full')
 
 
-def run(settings: Settings) -> int:
-    """The job: survey, download what is not settled, merge. Returns the exit status."""
-    for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
-        provide(settings.csvs / f'{name}.csv', settings.routes)
-    settings.adopt = not settings.journal.exists() or not settings.journal.stat().st_size  # clips: they lost their journal
-    settings.cookie_stamp = modified(settings.cookie_path)
-    settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
-    journal = Journal(settings.journal, read_labels(settings.csvs / 'class_labels_indices.csv'))
-    for left in [*settings.temps.iterdir(), settings.parts]:  # of a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
-    if settings.verify:
-        verify_clips(settings, journal)
-    settled = read_settled(settings)
-    found = survey(settings, settled)
-    require(found.total, f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew')
-    progress, stop = Progress(found.total, found.before), ''
-    counts = f'{found.total} rows, {found.before.total()} settled ({found.before[DONE]} done), {progress.left()} to do'
-    say(f'{", ".join(settings.splits)}: {counts}, {settings.ext} in {settings.wavs}')
-    with progress.bar:
-        if progress.left():
-            stop = fetch_rows(settings, settled, found.control, journal, progress)
-    say(progress.table(found.skipped))
-    if stop:
-        left = f'{progress.left()} rows are left, which need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
-        print(f'stopped: {stop}; {left}; run the same command again', file=sys.stderr)
-    say(merge_metadata(settings))
-    return 1 if progress.left() else 0
-
-
-def fetch_rows(settings: Settings, settled: dict[str, str], control: Segment | None, journal: Journal, bar: Progress) -> str:
-    """Download the rows that are not settled, in a scratch folder of this run; returns why it stopped early, or ''."""
+def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progress) -> str:
+    """Download the rows that are not settled; returns why it stopped early, or ''."""
 
     def settle(result: Result) -> None:
-        if result.reason == 'unexpected' and not bar.counts[FAILED, 'unexpected']:
+        if result.reason == 'unexpected' and not bar.results[FAILED, 'unexpected']:
             say(f'unexpected, please report it:\n{result.message}')
         if result.made:
-            os.replace(result.made, settings.root / result.record['path'])
+            path = settings.root / result.record['path']
+            path.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(result.made, path)
         journal.settle(result)
         bar.update(result)
 
     def tick(weather: str) -> None:
+        if not survey.whole:
+            survey.advance(0.05)
+            bar.follow()
+            if survey.whole:
+                announce(settings, survey)
         bar.tell(weather)
         journal.sync()
 
-    http_flags = find_ffmpeg(settings)
-    need, free = bar.left() * clip_size(settings), shutil.disk_usage(settings.wavs).free
-    if free < need:
-        say(f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full')
-    segments = (s for s in read_segments(settings, lambda _: None) if s.id not in settled)
-    settings.parts.mkdir(exist_ok=True)
     try:
-        with tempfile.TemporaryDirectory(prefix='run-', dir=settings.temps, ignore_cleanup_errors=True) as scratch:
-            traffic = Traffic(settings, segments, settle, control)
-            return download(settings, traffic, (settings, Path(scratch), http_flags), tick)
+        return (download_on_ray if settings.engine == 'ray' else download)(settings, survey, settle, tick)
     except OSError as error:  # the journal or a clip's place cannot be written
         return f'{error}; mend that'
     finally:
-        shutil.rmtree(settings.parts, ignore_errors=True)
         journal.sync(at_once=True)
 
 
+def settle_rows(settings: Settings, labels: dict[str, str]) -> int:
+    """Find out what is to be done, and do it; returns how many rows are left."""
+    settings.adopt = not any(path.stat().st_size for path in find_journals(settings))  # clips: they lost their journal
+    journal, survey, stop = Journal(settings.journal, labels), Survey(settings, read_settled(settings)), ''
+    survey.advance(1)
+    unusable = f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew'
+    require(survey.met or not survey.whole, unusable)
+    if survey.whole:
+        announce(settings, survey)
+    progress = Progress(survey)
+    with progress.bar:
+        if progress.left() or not survey.whole:
+            stop = fetch_rows(settings, survey, journal, progress)
+    survey.advance(math.inf)
+    say(progress.table())
+    if stop:
+        left = f'{progress.left()} rows are left, which need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
+        print(f'stopped: {stop}; {left}; run the same command again', file=sys.stderr)
+    return progress.left()
+
+
+def run(settings: Settings) -> int:
+    """The job: lists, cookies and locks, then all rows, then the metadata. Returns the exit status."""
+    for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
+        provide(settings.csvs / f'{name}.csv', settings.routes)
+    labels = read_labels(settings.csvs / 'class_labels_indices.csv')
+    settings.cookie_stamp = modified(settings.cookie_path)
+    settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
+    sharded = settings.shard != '0/1'
+    journals = {settings.journal, *(find_journals(settings) if settings.verify and not sharded else [])}
+    with contextlib.ExitStack() as held:
+        for path in sorted(journals):
+            held.enter_context(lock(path))
+        for left in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:  # of a run that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        if settings.verify:
+            verify_clips(settings, [path for path in sorted(journals) if path.exists()])
+        left = settle_rows(settings, labels)
+    say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(settings))
+    return 1 if left else 0
+
+
 def interrupted(settings: Settings) -> str:
-    """Merge what is there, unless the journal is so long that Ctrl-C would seem to hang."""
-    if settings.journal.exists() and settings.journal.stat().st_size < 50e6:  # bytes; a second or two
+    """Merge what is there, unless there is so much of it that Ctrl-C would seem to hang."""
+    if settings.shard == '0/1' and sum(path.stat().st_size for path in find_journals(settings)) < 200e6:  # bytes; two seconds
         return merge_metadata(settings)
     return 'python download.py --merge makes the metadata of what is there'
 
@@ -1586,7 +2009,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             if not settings.merge:
                 return run(settings)
-            require(settings.journal.exists(), f'{settings.journal} is not there: nothing to merge')
+            require(find_journals(settings), f'{settings.wavs} has no journal: nothing to merge')
             print(merge_metadata(settings))
             return 0
         except KeyboardInterrupt:

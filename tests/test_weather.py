@@ -449,7 +449,7 @@ def test_a_second_run_names_the_first_and_a_dead_one_is_no_obstacle(program: Pro
     assert f'in use by process {stalled.process.pid} on ' in program.run(status=2).stderr
     stalled.process.kill()
     stalled.process.wait()
-    assert str(stalled.process.pid) in (program.root / 'wavs' / '.lock').read_text()
+    assert str(stalled.process.pid) in (program.root / 'wavs' / '.journal.lock').read_text()
     program.site.healthy.fault = ''
     program.run()
     assert len(program.metadata) == 20
