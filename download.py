@@ -1009,8 +1009,7 @@ class Progress:
         self.examples: dict[str, str] = {}
         self.spoke, self.terminal = time.monotonic(), sys.stderr.isatty()
         shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
-        self.bar = tqdm(total=0, unit='clip', **shape)
-        self.follow()
+        self.bar = tqdm(total=survey.total, initial=survey.before.total(), unit='clip', **shape)
 
     def follow(self) -> None:
         """Take up what the survey has found meanwhile."""
@@ -1504,7 +1503,7 @@ class Node:
         self.id, self.name = id, name
         self.runner: Any = None
         self.rows: dict[str, Segment] = {}
-        self.wanted, self.weather, self.failures = 0, '', 0
+        self.wanted, self.weather, self.failures = 0, 'starting', 0
 
 
 class Cluster:
@@ -1586,8 +1585,8 @@ class Cluster:
 
     def lose(self, node: Node, why: str) -> None:
         """A node is gone, or cannot go on: others take its rows."""
-        node.failures += 1
-        say(f'{node.name}: lost ({why}); its {len(node.rows)} rows go to others')
+        node.failures, node.wanted, node.weather = node.failures + 1, 0, 'starting'
+        say(f'{node.name}: lost ({textwrap.shorten(why, 120)}); its {len(node.rows)} rows go to others')
         self.returned.extend(node.rows.values())
         node.rows.clear()
         self.calls = {call: of for call, of in self.calls.items() if of is not node}
@@ -1598,7 +1597,7 @@ class Cluster:
 
     @property
     def weather(self) -> str:
-        there = [node for node in self.nodes.values() if node.runner and node.wanted + len(node.rows) or node.weather]
+        there = [node for node in self.nodes.values() if node.runner]
         held_up = [node.weather for node in there if node.weather]
         return f'{len(held_up)} of {len(there)} nodes: {held_up[0]}' if held_up else '' if there else 'waiting for nodes'
 
@@ -1615,7 +1614,7 @@ def connect() -> Any:
 
     handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
     try:
-        ray.init(logging_level='ERROR', log_to_driver=False)
+        ray.init(logging_level='CRITICAL', log_to_driver=False)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise Oops(f'ray: {error}') from None
     finally:
