@@ -286,9 +286,10 @@ class Survey:
     def __init__(self, settings: Settings, known: dict[bytes, str]) -> None:
         self.settings, self.known = settings, known  # id -> why it is settled; '' once it was met in a list
         self.shard, self.shards = map(int, settings.shard.split('/'))
-        self.total, self.before, self.skipped = 0, Counter[str](), 0  # rows, the settled ones by reason, those that are none
+        self.new, self.before, self.skipped = 0, Counter[str](), 0  # rows to do, the settled ones by reason, those that are none
         self.control: Segment | None = None  # one that was done
         self.wanted = {split: bytearray() for split in settings.splits}  # for each row 1, or 0: there is nothing to do
+        self.ended: set[str] = set()  # splits
         self.met, self.whole, self.reading = 0, False, self.read()
 
     def path(self, split: str) -> Path:
@@ -299,36 +300,45 @@ class Survey:
         if self.skipped <= self.SHOWN:
             say(message if self.skipped < self.SHOWN else 'more rows are skipped; the table at the end counts them')
 
+    @property
+    def total(self) -> int:
+        return self.new + self.before.total()
+
     def read(self) -> Iterator[None]:
         """Go through all lists, pausing every now and then."""
+        known, before, limit = self.known, self.before, self.settings.limit
         for split, wanted in self.wanted.items():
-            for number, line in read_lines(self.path(split)):
-                wanted.append(self.look(line, split, number, len(wanted)))
-                if self.met == self.settings.limit:
-                    return
-                if not len(wanted) % 1000:
-                    yield
+            lines = read_lines(self.path(split))
+            while batch := list(itertools.islice(lines, 1000)):
+                keys = [b'id_' + line[:11] for _, line in batch]
+                for (number, line), key, reason in zip(batch, keys, map(known.get, keys), strict=True):
+                    ours = len(wanted) % self.shards == self.shard
+                    if reason:  # settled
+                        known[key] = ''
+                        before[reason] += ours
+                        self.met += 1
+                        if reason == DONE and not self.control:
+                            self.control = parse_row(line, split)
+                        wanted.append(False)
+                    else:
+                        wanted.append(self.is_new(line, split, number) and ours)
+                        self.new += wanted[-1]
+                    if self.met == limit:
+                        return
+                yield
+            self.ended.add(split)
 
-    def look(self, line: bytes, split: str, number: int, index: int) -> bool:
-        """Whether a row is one to do: a new id, of our shard, and not settled."""
+    def is_new(self, line: bytes, split: str, number: int) -> bool:
+        """Whether a line is a row whose id was not met yet; says why not."""
         try:
             key = identify(line, split)
+            if key in self.known:
+                raise ValueError(f'{key.decode()[3:]} is already a row')
         except (ValueError, csv.Error) as error:
             self.skip(f'{self.path(split).name}, line {number}: skipped, {error}')
             return False
-        reason = self.known.get(key)
-        if reason == '':
-            self.skip(f'{self.path(split).name}, line {number}: skipped, {key.decode()[3:]} is already a row')
-            return False
         self.known[key], self.met = '', self.met + 1
-        if index % self.shards != self.shard:
-            return False
-        self.total += 1
-        if reason:
-            self.before[reason] += 1
-            if reason == DONE and not self.control:
-                self.control = parse_row(line, split, index)
-        return not reason
+        return True
 
     def step(self) -> None:
         """Read on a little."""
@@ -341,16 +351,21 @@ class Survey:
         while not self.whole and time.monotonic() < until:
             self.step()
 
+    def find(self, split: str, index: int) -> int:
+        """The next row to do, from this one on; -1 if there is none."""
+        while (found := self.wanted[split].find(1, index)) < 0 and not (self.whole or split in self.ended):
+            index = len(self.wanted[split])
+            self.step()
+        return found
+
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists."""
-        for split, wanted in self.wanted.items():
-            for index, (_, line) in enumerate(read_lines(self.path(split))):
-                while index >= len(wanted) and not self.whole:
-                    self.step()
-                if index >= len(wanted):  # `limit` ends here
-                    return
-                if wanted[index]:
-                    yield parse_row(line, split, index)
+        for split in self.wanted:
+            lines, at = read_lines(self.path(split)), 0
+            while (index := self.find(split, at)) >= 0:
+                _, line = next(itertools.islice(lines, index - at, None))
+                yield parse_row(line, split, index)
+                at = index + 1
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -821,48 +836,34 @@ def serve(tasks: Any, *args: Any) -> None:
 # ---------------------------------------------------------------------------------------------------------- remember
 
 
-class Entry(NamedTuple):
-    """A line of a journal: an id, what became of it, the ext of its clip or why there is none, and the line as we write it."""
-
-    id: bytes
-    status: str
-    why: str
-    line: bytes
-
-    @property
-    def record(self) -> bytes:
-        """What a clip's line and its metadata have in common, in JSON."""
-        return b'{' + self.line[self.line.index(b'"id"') : -1]
-
-
-RECORD = ['id', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id', 'ext']
-DONE_LINE = re.compile(rb'\{"status": "done", "bytes": \d+, "id": "([^"\\]+)", [^\0\n]*"ext": "(\w+)"\}\n')
+RECORD = ['id', 'ext', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id']
+LINE = re.compile(rb'(\{(?:"bytes": \d+, )?"status": "(\w+)", "id": "([\w-]+)", "(?:ext|reason)": "([\w ]+)", .*\}\n)')
+Entry = tuple[bytes, bytes, bytes, bytes]  # a journal's line; in it the status, the id, the ext of a clip or why there is none
 
 
 def write_line(entry: dict[str, Any]) -> bytes:
     """A line of JSON; a clip's ends with its record, so that the metadata can be made without parsing."""
     if entry['status'] == DONE:
-        entry = {'status': DONE, 'bytes': entry['bytes'], **{name: entry[name] for name in RECORD}}
+        entry = {'bytes': entry['bytes'], 'status': DONE, **{name: entry[name] for name in RECORD}}
     return json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n'
 
 
-def parse_line(line: bytes) -> Entry | None:
-    """A line of any JSON; None for a torn one: its row is simply not settled."""
+def parse_line(line: bytes) -> Iterator[Entry]:
+    """The entry of a line of any JSON; none of a torn one: its row is simply not settled."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
         entry = json.loads(line)
         why = entry['ext' if entry['status'] == DONE else 'reason']
-        return Entry(entry['id'].encode(), sys.intern(entry['status']), sys.intern(why), write_line(entry))
-    return None
+        yield write_line(entry), entry['status'].encode(), entry['id'].encode(), why.encode()
 
 
 def read_journal(path: Path) -> Iterator[Entry]:
-    """A journal's entries, oldest first. Clips are known by the shape of their line: parsing two million takes too long."""
-    with open(path, 'rb') as lines:
-        for line in lines:
-            if done := DONE_LINE.fullmatch(line):
-                yield Entry(done[1], DONE, sys.intern(done[2].decode()), line)
-            elif entry := parse_line(line):
-                yield entry
+    """A journal's entries, oldest first. Lines are known by their shape, many at a time: parsing two million takes too long."""
+    with open(path, 'rb') as file:
+        while lines := file.readlines(1 << 16):
+            text = b''.join(lines)
+            entries = LINE.findall(text) if b'\0' not in text else []
+            sound = len(entries) == len(lines) == text.count(b'{')  # else one may be torn, or of another make
+            yield from entries if sound else itertools.chain.from_iterable(map(parse_line, lines))
 
 
 def find_journals(settings: Settings) -> list[Path]:
@@ -878,11 +879,12 @@ def read_journals(settings: Settings) -> Iterator[Entry]:
 def read_settled(settings: Settings) -> dict[bytes, str]:
     """Id -> done, or the reason why it is gone: the rows that need nothing more."""
     settled: dict[bytes, str] = {}
-    for entry in read_journals(settings):
-        if entry.status == DONE and entry.why == settings.ext:
-            settled[entry.id] = DONE
-        elif entry.status == GONE and entry.why not in settings.again:
-            settled.setdefault(entry.id, entry.why)
+    ext = settings.ext.encode()
+    for _, status, key, why in read_journals(settings):
+        if status == b'done' and why == ext:
+            settled[key] = DONE
+        elif status == b'gone' and (reason := sys.intern(why.decode())) not in settings.again:
+            settled.setdefault(key, reason)
     return settled
 
 
@@ -957,18 +959,18 @@ class Journal:
 
 def merge_metadata(settings: Settings) -> str:
     """Make audioset_metadata.json from all journals, an id and its record a line; says how many there are."""
-    best: dict[bytes, str] = {}  # id -> the ext of the clip to take: ours, else the last one; '' once it is written
-    for entry in read_journals(settings):
-        if entry.status == DONE and best.get(entry.id) != settings.ext:
-            best[entry.id] = entry.why
-    records = 0
+    best: dict[bytes, bytes] = {}  # id -> the ext of the clip to take: ours, else the last one; empty once it is written
+    ours, records = settings.ext.encode(), 0
+    for _, status, key, ext in read_journals(settings):
+        if status == b'done' and best.get(key) != ours:
+            best[key] = ours if ext == ours else ext
 
     def lines() -> Iterator[bytes]:
         nonlocal records
-        for entry in read_journals(settings):
-            if entry.status == DONE and best.get(entry.id) == entry.why:  # None: it came meanwhile
-                best[entry.id] = ''
-                yield b'%b\n"%b": %b' % (b',' if records else b'', entry.id, entry.record)
+        for line, status, key, ext in read_journals(settings):
+            if status == b'done' and best.get(key) == ext:  # None: it came meanwhile
+                best[key] = b''
+                yield b'%b\n"%b": {%b' % (b',' if records else b'', key, line[line.index(b'"id"') : -1])
                 records += 1
 
     replace_file(settings.metadata, itertools.chain([b'{'], lines(), [b'\n}\n']))
@@ -977,16 +979,17 @@ def merge_metadata(settings: Settings) -> str:
 
 def verify_clips(settings: Settings, journals: list[Path]) -> None:
     """Look at every clip of this ext; those that are not as recorded lose their lines, so that they are fetched again."""
-    lost, looked = {}, 0
-    for entry in tqdm(itertools.chain.from_iterable(map(read_journal, journals)), 'verifying', disable=not sys.stderr.isatty()):
-        if entry.status == DONE and entry.why == settings.ext:
+    lost, looked, ours = {}, 0, (b'done', settings.ext.encode())
+    entries = itertools.chain.from_iterable(map(read_journal, journals))
+    for line, status, key, ext in tqdm(entries, 'verifying', disable=not sys.stderr.isatty()):
+        if (status, ext) == ours:
             looked += 1
-            known = json.loads(entry.line)
+            known = json.loads(line)
             path = settings.root / known['path']
             if not path.exists() or path.stat().st_size != known['bytes'] or abs(measure(path) - known['duration']) > 0.01:
-                lost[entry.id] = path
+                lost[key] = path
     for journal in journals if lost else []:
-        kept = (e.line for e in read_journal(journal) if not (e.id in lost and e.status == DONE and e.why == settings.ext))
+        kept = (line for line, status, key, ext in read_journal(journal) if key not in lost or (status, ext) != ours)
         replace_file(journal, kept)
     for path in lost.values():
         path.unlink(missing_ok=True)
@@ -1309,6 +1312,19 @@ def no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def prepare_workers() -> Any:
+    """How processes are started: where the system can, as forks of one that begins to load yt-dlp now."""
+    if 'forkserver' not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context('spawn')
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm'])
+    with no_interrupts():
+        forkserver.ensure_running()
+    return context
+
+
 class Slot:
     """A place in the pool: a process, our end of its pipe, and the task that it has."""
 
@@ -1325,11 +1341,7 @@ class Pool:
     RECYCLE = 1000  # tasks, after which a process makes room for a fresh one
 
     def __init__(self, size: int, clip_timeout: float, args: tuple[Any, ...]) -> None:
-        method = 'forkserver' if 'forkserver' in multiprocessing.get_all_start_methods() else 'spawn'
-        self.context, self.args, self.patience = multiprocessing.get_context(method), args, clip_timeout + 30
-        if method == 'forkserver':  # the workers start with yt-dlp loaded
-            preload = ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm']
-            self.context.set_forkserver_preload(preload)
+        self.context, self.args, self.patience = prepare_workers(), args, clip_timeout + 30
         self.slots = [Slot() for _ in range(size)]
         self.seen = time.monotonic()
         with no_interrupts():
@@ -1947,7 +1959,10 @@ def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progre
 
 def settle_rows(settings: Settings, labels: dict[str, str]) -> int:
     """Find out what is to be done, and do it; returns how many rows are left."""
-    settings.adopt = not any(path.stat().st_size for path in find_journals(settings))  # clips: they lost their journal
+    known = sum(path.stat().st_size for path in find_journals(settings))  # bytes
+    settings.adopt = not known  # clips: they lost their journal
+    if known > 20e6 and settings.engine == 'multiprocessing':
+        prepare_workers()  # while we read
     journal, survey, stop = Journal(settings.journal, labels), Survey(settings, read_settled(settings)), ''
     survey.advance(1)
     unusable = f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew'
