@@ -859,11 +859,10 @@ def parse_line(line: bytes) -> Iterator[Entry]:
 def read_journal(path: Path) -> Iterator[Entry]:
     """A journal's entries, oldest first. Lines are known by their shape, many at a time: parsing two million takes too long."""
     with open(path, 'rb') as file:
-        while lines := file.readlines(1 << 16):
-            text = b''.join(lines)
+        while text := file.read(1 << 16) + file.readline():
             entries = LINE.findall(text) if b'\0' not in text else []
-            sound = len(entries) == len(lines) == text.count(b'{')  # else one may be torn, or of another make
-            yield from entries if sound else itertools.chain.from_iterable(map(parse_line, lines))
+            sound = len(entries) == text.count(b'\n') == text.count(b'{')  # else one may be torn, or of another make
+            yield from entries if sound else itertools.chain.from_iterable(map(parse_line, text.splitlines()))
 
 
 def find_journals(settings: Settings) -> list[Path]:
@@ -1010,12 +1009,13 @@ class Progress:
     def __init__(self, survey: Survey) -> None:
         self.survey, self.results = survey, Counter[tuple[str, str]]()
         self.examples: dict[str, str] = {}
-        self.spoke, self.terminal = time.monotonic(), sys.stderr.isatty()
+        self.spoke, self.followed, self.terminal = time.monotonic(), 0.0, sys.stderr.isatty()  # s
         shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
         self.bar = tqdm(total=survey.total, initial=survey.before.total(), unit='clip', **shape)
 
     def follow(self) -> None:
-        """Take up what the survey has found meanwhile."""
+        """Show the counts, and what the survey has found meanwhile."""
+        self.bar.set_postfix({verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}, refresh=False)
         found = self.survey.before.total() - self.bar.initial
         self.bar.total, self.bar.n, self.bar.initial = self.survey.total, self.bar.n + found, self.bar.initial + found
 
@@ -1031,15 +1031,18 @@ class Progress:
     def update(self, result: Result) -> None:
         self.results[result.status, result.reason] += 1
         self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
-        self.bar.set_postfix({verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}, refresh=False)
         self.bar.update()
         if not self.terminal and time.monotonic() - self.spoke > self.EVERY:
             self.spoke = time.monotonic()
+            self.follow()
             say(str(self.bar))
 
     def tell(self, weather: str) -> None:
         """Show what is going on, and that something is: the clock goes on while nothing comes back."""
-        new = weather != self.bar.desc.removesuffix(': ')
+        new, now = weather != self.bar.desc.removesuffix(': '), time.monotonic()
+        if now - self.followed > 0.1:
+            self.followed = now
+            self.follow()
         if weather or new:
             self.bar.set_description(weather, refresh=new or time.time() - self.bar.last_print_t > 1)
         if new and 'next' in weather and not self.terminal:
@@ -1943,7 +1946,6 @@ def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progre
     def tick(weather: str) -> None:
         if not survey.whole:
             survey.advance(0.05)
-            bar.follow()
             if survey.whole:
                 announce(settings, survey)
         bar.tell(weather)
@@ -1973,7 +1975,8 @@ def settle_rows(settings: Settings, labels: dict[str, str]) -> int:
     with progress.bar:
         if progress.left() or not survey.whole:
             stop = fetch_rows(settings, survey, journal, progress)
-    survey.advance(math.inf)
+        survey.advance(math.inf)
+        progress.follow()
     say(progress.table())
     if stop:
         left = f'{progress.left()} rows are left, which need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
