@@ -1,6 +1,7 @@
 """Compare ways of fetching clips, in one run, on the stand-in with a 30 ms round trip (Linux).
 
     python tests/bench.py                               # about ten minutes
+    python tests/bench.py --scale                       # lists of up to two million rows instead
     python tests/bench.py --ways floor download.py --rows 200 --processes 12
 
 download.py and the floor use the ffmpeg that pip brought; the other two use the system's, where there is one, as their
@@ -160,7 +161,13 @@ def main() -> int:
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
     parser.add_argument('--processes', type=int, default=0, help="of download.py and the floor; 0: download.py's default")
     parser.add_argument('--latency', type=float, default=0.03, help='s per round trip')
+    parser.add_argument('--scale', action='store_true', help='what lists of up to two million rows cost the main process')
     args = parser.parse_args()
+    if args.scale:
+        sys.path.insert(0, str(HERE.parent))
+        import scale
+
+        return scale.main()
     adopt_orphans()
     youtube.make(youtube.Video().seconds)
     with tempfile.TemporaryDirectory() as folder:  # stands in where the system has no ffmpeg

@@ -12,12 +12,15 @@ import tempfile
 import time
 from collections.abc import Iterator
 
+import hypothesis
 import imageio_ffmpeg
 import numpy as np
 import pytest
 
 import youtube as stand_in
 
+hypothesis.settings.register_profile('patient', deadline=None)
+hypothesis.settings.load_profile('patient')
 SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
 RATE = 44100  # Hz
 SECRET = 'hush-hush-7531'  # a cookie's value, a password

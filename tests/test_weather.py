@@ -11,9 +11,9 @@ import sys
 import time
 from collections.abc import Iterator
 
-import chaos
 import pytest
 
+import chaos
 import youtube as stand_in
 from conftest import LOGIN, SECRET, Program, give_cookies, may_mount, mounted, processes_of, small_disk, wait_for, workers_of
 from youtube import Video
