@@ -25,7 +25,7 @@ def make_list(path: pathlib.Path, count: int) -> None:
         for _ in range(count):
             start, tags = (
                 chance.randrange(100),
-                ','.join(chance.sample(['/m/09x0r', '/m/05zppz', '/m/04rlf'], chance.randint(1, 3))),
+                ','.join(chance.sample(youtube.TAGS, chance.randint(1, 3))),
             )
             out.write(f'{"".join(chance.choices(LETTERS, k=11))}, {start}.000, {start + 10}.000, "{tags}"\n')
 
@@ -50,21 +50,20 @@ class Run:
     def __init__(self, site: youtube.YouTube, root: pathlib.Path, *flags: str, clips: float = float('inf')) -> None:
         site.counts.clear()
         self.started, self.first, self.peak, self.cpu = time.monotonic(), 0.0, 0.0, 0.0  # s, s, MB, s
-        with tempfile.TemporaryFile('a+') as said:
+        said = root / 'said'
+        with open(said, 'w') as out:
             command = [sys.executable, str(SCRIPT), '--root', str(root), *flags]
-            process = subprocess.Popen(command, env={**os.environ, **site.env}, stdout=said, stderr=said)
+            process = subprocess.Popen(command, env={**os.environ, **site.env}, stdout=out, stderr=out)
             while process.poll() is None:
                 self.look(process.pid)
                 if not self.first and site.counts['player']:
                     self.first = time.monotonic() - self.started
-                said.seek(0)
-                if site.counts['player'] > clips and ' to do' in said.read():  # it knows its rows by now
+                if site.counts['player'] > clips and ' to do' in said.read_text():  # it knows its rows by now
                     process.terminate()
                     clips = float('inf')
                 time.sleep(0.02)
-            self.seconds = time.monotonic() - self.started
-            said.seek(0)
-            assert process.returncode in (0, 130), said.read()
+        self.seconds = time.monotonic() - self.started
+        assert process.returncode in (0, 130), said.read_text()
 
     def look(self, pid: int) -> None:
         try:

@@ -388,7 +388,7 @@ WEATHER = [NETWORK, BOT, RATE, (DOUBT, 'media 403'), (DOUBT, 'no format'), None,
 NATURE = [(DONE, DONE)] * 6 + [(GONE, 'private'), (LATER, 'live'), NETWORK, BOT, (FAILED, 'other')]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     seed=st.integers(0, 1 << 30),
     rows=st.integers(1, 60),

@@ -1,0 +1,213 @@
+"""The engine on a Ray cluster: a real one, of several nodes on this machine, each with its own way to the stand-in."""
+
+import contextlib
+import os
+import pathlib
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+import download
+import youtube as stand_in
+from conftest import Program, wait_for
+
+try:
+    from ray.cluster_utils import Cluster
+except ImportError:
+    Cluster = None
+needs_ray = pytest.mark.skipif(not Cluster, reason='RAY IS NOT INSTALLED: pip install -r tests/requirements-ray.txt')
+
+
+@pytest.fixture
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator['Cluster']:
+    """A head that only coordinates; nodes are added by the tests."""
+    monkeypatch.setenv('RAY_USAGE_STATS_ENABLED', '0')
+    made = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'include_dashboard': False})
+    monkeypatch.setenv('RAY_ADDRESS', made.address)
+    yield made
+    made.shutdown()
+
+
+def add_node(cluster: 'Cluster', program: Program, door: stand_in.Door) -> object:
+    """A node whose requests come by a door of its own, as if it had an address of its own."""
+    return cluster.add_node(num_cpus=1, env_vars={**program.site.env, 'https_proxy': door.url, 'http_proxy': door.url})
+
+
+def start(program: Program, *flags: str) -> subprocess.Popen:
+    program.env['RAY_ADDRESS'] = os.environ['RAY_ADDRESS']
+    return program.start('--engine', 'ray', '--num-processes', '3', *flags)
+
+
+def end(process: subprocess.Popen, status: int = 0) -> str:
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == status, out + err
+    assert 'Traceback' not in out + err, out + err
+    return out
+
+
+@needs_ray
+def test_a_node_dies_and_another_joins_and_nothing_is_lost_or_doubled(
+    program: Program, cluster: 'Cluster', tmp_path: pathlib.Path
+) -> None:
+    rows = stand_in.rows(90)
+    program.offer(*rows)
+    program.site.add(rows[5][:11], fault='private')
+    alone = Program(tmp_path / 'alone', program.site)
+    alone.run()
+    program.site.latency = 0.05
+    doors = [program.site.door() for _ in range(3)]
+    nodes = [add_node(cluster, program, door) for door in doors[:2]]
+    process = start(program)
+    wait_for(lambda: all(door.counts['media'] > 10 for door in doors[:2]))
+    cluster.remove_node(nodes[0], allow_graceful=False)
+    left = 90 - len(program.journal)
+    add_node(cluster, program, doors[2])
+    out = end(process)
+    assert re.search(r'node \S+ \(\w+\): lost \(.+\); its \d+ rows go to others', out)
+    assert left > 20, 'it died in the middle'
+    assert doors[2].counts['media'], 'who joins late is used'
+    assert program.metadata.keys() == alone.metadata.keys()
+    assert program.metadata == {key: alone.metadata[key] for key in program.metadata}
+    assert len(program.journal) == len({entry['id'] for entry in program.journal}) == 90
+    assert [path.read_bytes() for path in program.clips()] == [path.read_bytes() for path in alone.clips()]
+    assert not program.leftovers()
+    assert '90 settled (89 done), 0 to do' in program.run().stdout
+
+
+@needs_ray
+def test_a_throttled_node_gives_its_rows_to_the_others(program: Program, cluster: 'Cluster') -> None:
+    program.offer(*stand_in.rows(60))
+    doors = [program.site.door() for _ in range(2)]
+    doors[0].weather = 'bot'
+    for door in doors:
+        add_node(cluster, program, door)
+    out = end(start(program, '--pause', '600', '--longest-pause', '600'))
+    assert len(program.metadata) == 60
+    assert re.search(r'node \S+ \(\w+\): YouTube refuses us \(bot check', out)
+    assert doors[1].counts['player'] >= 60
+
+
+@needs_ray
+def test_two_addresses_bring_more_than_one(program: Program, cluster: 'Cluster') -> None:
+    """Each may ask 6 times in 3 s."""
+    program.offer(*stand_in.rows(36))
+
+    def seconds(count: int, root: str) -> float:
+        doors = [program.site.door() for _ in range(count)]
+        for door in doors:
+            door.budget, door.window = 6, 3
+        nodes = [add_node(cluster, program, door) for door in doors]
+        other = Program(program.root / root, program.site)
+        process = start(other)
+        wait_for(other.clips)
+        began = time.monotonic()
+        end(process)
+        for node in nodes:
+            cluster.remove_node(node)
+        assert len(other.metadata) == 36
+        return time.monotonic() - began
+
+    one, two = seconds(1, 'one'), seconds(2, 'two')
+    assert one > 3 * (36 / 6 - 2), 'the limit was one'
+    assert two < 0.75 * one
+
+
+@needs_ray
+def test_a_cluster_of_nodes_that_cannot_work_says_why(program: Program, cluster: 'Cluster') -> None:
+    program.offer(*stand_in.rows(3))
+    cluster.add_node(num_cpus=1, env_vars={**program.site.env, 'SSL_CERT_FILE': '/nowhere/ca.pem'})
+    process = start(program)
+    out, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert 'SSL_CERT_FILE = /nowhere/ca.pem: no such file' in out
+    assert re.search(r'^stopped: no node is left \(.*\); 3 rows are left', err, re.M)
+
+
+@needs_ray
+def test_ctrl_c_and_resuming(program: Program, cluster: 'Cluster') -> None:
+    program.offer(*stand_in.rows(40))
+    program.site.latency = 0.1
+    add_node(cluster, program, program.site.main_door)
+    process = start(program)
+    wait_for(lambda: len(program.clips()) > 5)
+    process.terminate()
+    end(process, 130)
+    assert 5 < len(program.metadata) == len(program.journal) < 40
+    program.site.latency = 0
+    end(start(program))
+    assert len(program.metadata) == 40
+
+
+def test_without_ray(program: Program, tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'ray.py').write_text('raise ImportError("not here")')
+    if Cluster:
+        pytest.skip('Ray is installed here')
+    assert "engine = 'ray': Ray is not installed; pip install ray" in program.run('--engine', 'ray', status=2).stderr
+
+
+@pytest.fixture(scope='module')
+def only_site() -> Iterator[stand_in.YouTube]:
+    """The same for all runners of this process, for their workers inherit its way there from the first."""
+    with stand_in.YouTube() as running:
+        yield running
+
+
+@pytest.fixture
+def runner(only_site: stand_in.YouTube, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., download.Runner]]:
+    """Makes what works on a node, in this process."""
+    with contextlib.ExitStack() as stack:
+        for name, value in only_site.env.items():
+            monkeypatch.setenv(name, value)
+
+        def make(*flags: str) -> download.Runner:
+            settings = download.read_settings(['--num-processes', '2', '--retry-pause', '0.05', *flags])
+            settings.adopt, settings.cookies = False, ''
+            made = download.Runner(settings, None)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+def test_a_runner_takes_rows_and_gives_clips(runner: Callable[..., download.Runner]) -> None:
+    made = runner()
+    segments = [download.parse_row(row.encode(), 'eval') for row in stand_in.rows(6)]
+    answers = [made.exchange([tuple(segment) for segment in segments], '')]
+    while sum(len(answer['done']) for answer in answers) < 6:
+        answers.append(made.exchange([], ''))
+    done = [fields for answer in answers for fields in answer['done']]
+    assert {download.Segment(*fields[0]) for fields in done} == set(segments)
+    assert all(fields[1] == 'done' and len(fields[-1]) == fields[4]['bytes'] > 100_000 for fields in done)
+    assert answers[-1]['wanted'] >= 4
+    assert not list(made.settings.parts.iterdir()), 'nothing stays behind'
+
+
+def test_a_runner_that_is_refused_keeps_nothing_back(
+    only_site: stand_in.YouTube, runner: Callable[..., download.Runner], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(only_site.main_door, 'weather', 'bot')
+    made = runner('--pause', '600')
+    segments = [download.parse_row(row.encode(), 'eval') for row in stand_in.rows(6)]
+    answers, deadline = [made.exchange([tuple(segment) for segment in segments], '')], time.monotonic() + 60
+    while sum(len(answer['back']) for answer in answers) < 6:
+        assert time.monotonic() < deadline
+        answers.append(made.exchange([], ''))
+    back = [download.Segment(*fields) for answer in answers for fields in answer['back']]
+    assert {segment.ytid for segment in back} == {segment.ytid for segment in segments}
+    assert all(segment.tries == 0 for segment in back), 'it was not their fault'
+    assert (answers[-1]['wanted'], answers[-1]['done']) == (0, [])
+    assert 'bot check, next try' in answers[-1]['weather']
+    assert any('YouTube refuses us' in answer['said'] for answer in answers)
+
+
+def test_a_runner_stops_at_what_the_driver_can_hold(runner: Callable[..., download.Runner]) -> None:
+    made = runner()
+    made.MOST = 1
+    answer = made.exchange([tuple(download.parse_row(row.encode(), 'eval')) for row in stand_in.rows(6)], '')
+    sizes = [len(answer['done'])]
+    while sum(sizes) < 6:
+        sizes.append(len(made.exchange([], '')['done']))
+    assert max(sizes) <= 2, 'what was in flight, and no more'
