@@ -359,12 +359,16 @@ class Survey:
         return found
 
     def rows(self) -> Iterator[Segment]:
-        """The rows to do, in the order of the lists."""
+        """The rows to do, in the order of the lists; Oops if somebody changes those meanwhile."""
         for split in self.wanted:
             lines, at = read_lines(self.path(split)), 0
             while (index := self.find(split, at)) >= 0:
-                _, line = next(itertools.islice(lines, index - at, None))
-                yield parse_row(line, split, index)
+                try:
+                    _, line = next(itertools.islice(lines, index - at, None))
+                    segment = parse_row(line, split, index)
+                except (StopIteration, ValueError, csv.Error):
+                    raise Oops(f'{self.path(split)} has changed during the run; run the same command again') from None
+                yield segment
                 at = index + 1
 
 
@@ -1528,26 +1532,31 @@ class Cluster:
 
     def __init__(self, settings: Settings, survey: Survey) -> None:
         self.ray, self.settings, self.survey = connect(), settings, survey
-        self.rows, self.returned, self.exhausted = survey.rows(), deque[Segment](), False
+        self.rows, self.returned = survey.rows(), deque[Segment]()
         self.nodes: dict[str, Node] = {}
         self.calls: dict[Any, Node] = {}  # exchanges that go on
-        self.looked, self.stop = -math.inf, ''
+        self.looked, self.stop, self.why = -math.inf, '', ''  # why: the last node was lost
 
     @property
     def over(self) -> bool:
-        return bool(self.stop) or not (self.returned or any(node.rows for node in self.nodes.values())) and self.exhausted
+        if not self.returned and (segment := self.next()):
+            self.returned.append(segment)
+        return bool(self.stop) or not (self.returned or any(node.rows for node in self.nodes.values()))
 
     def look(self) -> None:
         """Start a runner on each node that has none: it is new, or its runner died."""
         if time.monotonic() - self.looked < self.LOOK:
             return
-        self.looked = time.monotonic()
+        self.looked, there = time.monotonic(), []
         for found in self.ray.nodes():
             if found['Alive'] and found['Resources'].get('CPU'):
                 name = f'node {found["NodeManagerAddress"]} ({found["NodeID"][:4]})'
-                node = self.nodes.setdefault(found['NodeID'], Node(found['NodeID'], name))
-                if not node.runner and node.failures < self.ENOUGH:
-                    self.start(node)
+                there.append(self.nodes.setdefault(found['NodeID'], Node(found['NodeID'], name)))
+        for node in there:
+            if not node.runner and node.failures < self.ENOUGH:
+                self.start(node)
+        if there and not any(node.runner for node in there):
+            self.stop = f'no node can go on ({self.why})'
 
     def start(self, node: Node) -> None:
         settings = argparse.Namespace(**vars(self.settings))
@@ -1559,9 +1568,7 @@ class Cluster:
             self.exchange(node)
 
     def next(self) -> Segment | None:
-        segment = self.returned.popleft() if self.returned else None if self.exhausted else next(self.rows, None)
-        self.exhausted = self.exhausted or not segment
-        return segment
+        return self.returned.popleft() if self.returned else next(self.rows, None)
 
     def exchange(self, node: Node) -> None:
         """Give a node the rows that it has room for, and ask for what it has done."""
@@ -1600,15 +1607,13 @@ class Cluster:
 
     def lose(self, node: Node, why: str) -> None:
         """A node is gone, or cannot go on: others take its rows."""
-        node.failures, node.wanted, node.weather = node.failures + 1, 0, 'starting'
+        node.failures, node.wanted, node.weather, self.why = node.failures + 1, 0, 'starting', why
         say(f'{node.name}: lost ({textwrap.shorten(why, 120)}); its {len(node.rows)} rows go to others')
         self.returned.extend(node.rows.values())
         node.rows.clear()
         self.calls = {call: of for call, of in self.calls.items() if of is not node}
         self.ray.kill(node.runner)
         node.runner = None
-        if all(node.failures >= self.ENOUGH for node in self.nodes.values()):
-            self.stop = f'no node is left ({why})'
 
     @property
     def weather(self) -> str:

@@ -124,3 +124,15 @@ def test_a_file_that_is_no_list_of_labels(program: Program) -> None:
     program.offer('aaaaaaaaaaa, 30.000, 40.000, "/m/09x0r"')
     program.site.files['class_labels_indices.csv'] = b'<html>oops'
     assert 'not the list of labels' in program.run(status=2).stderr
+
+
+def test_a_list_that_changes_under_a_run(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / 'eval_segments.csv'
+    path.write_text(''.join(f'{n:011}, 30.000, 40.000, "/m/09x0r"\n' for n in range(3)))
+    found = survey(tmp_path)
+    found.advance(9)
+    path.write_text(f'{GOOD}\n')
+    rows = found.rows()
+    assert next(rows).ytid == '--PJHxphWEs'
+    with pytest.raises(download.Oops, match='has changed during the run'):
+        next(rows)
