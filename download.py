@@ -886,8 +886,10 @@ def read_settled(settings: Settings) -> dict[bytes, str]:
     for _, status, key, why in read_journals(settings):
         if status == b'done' and why == ext:
             settled[key] = DONE
-        elif status == b'gone' and (reason := sys.intern(why.decode())) not in settings.again:
-            settled.setdefault(key, reason)
+        elif status == b'gone' and settled.get(key) != DONE:
+            settled[key] = sys.intern(why.decode())
+    for key in [key for key, reason in settled.items() if reason in settings.again]:
+        del settled[key]
     return settled
 
 

@@ -223,7 +223,7 @@ def test_merge_alone(program: Program) -> None:
 
 def test_merging_while_a_run_goes_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = dict.fromkeys(download.RECORD, 0) | {'ext': 'm4a', 'status': 'done', 'bytes': 1}
-    seen = [download.parse_line(download.write_line(record | {'id': f'id_{n}'})) for n in range(3)]
+    seen = [next(download.parse_line(download.write_line(record | {'id': f'id_{n}'}))) for n in range(3)]
     passes = iter([seen[:2], seen])  # it grows between the two
     monkeypatch.setattr(download, 'read_journals', lambda _: iter(next(passes)))
     settings = argparse.Namespace(ext='m4a', metadata=tmp_path / 'metadata.json')
