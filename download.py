@@ -41,6 +41,7 @@ import random
 import re
 import shutil
 import signal
+import socket
 import ssl
 import string
 import subprocess
@@ -62,7 +63,7 @@ from tqdm import tqdm
 # ---------------------------------------------------------------------------------------------------------- settings
 # what to fetch
 splits: list[str] = ['unbalanced_train']  # lists to fetch: eval, balanced_train, unbalanced_train, any csvs/<name>_segments.csv
-limit: int | None = None  # only the first so many rows; None: all
+limit: int | None = None  # only the first so many rows (of which a shard takes its share); None: all
 shard: str = '0/1'  # this machine's share of the rows: 3/8 is the fourth of eight equal ones
 again: list[str] = []  # reasons of gone rows to ask for once more, e.g. age (now with cookies) or country (now elsewhere)
 # what to make of it
@@ -71,7 +72,7 @@ sample_rate: int | None = None  # Hz; None: the source's
 channels: int | None = None  # 1: mono, 2: stereo; None: the source's
 max_height: int = 360  # pixels; the tallest video to take for mp4
 exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), not at the keyframe before it and an edit list
-name: str = 'id_{ytid}'  # of a clip in wavs/, from ytid, split, start, end, index (of the row in its list), part (of 5000 rows)
+name: str = 'id_{ytid}'  # of a clip in wavs/, from ytid, split, start, end, index (of the row in its list), part (index // 5000)
 # how
 engine: str = 'multiprocessing'  # ray: the same on each node of a Ray cluster
 num_processes: int = min(4 * (os.cpu_count() or 1), 32)  # clips in flight; they mostly wait for the network
@@ -93,7 +94,7 @@ ydl_opts: dict = {}  # more options for yt-dlp, on the command line as JSON
 root: str = ''  # folder with csvs, wavs, temps, cookies.txt and the metadata; empty: where this script is
 # instead of a plain run
 verify: bool = False  # check every clip that the journal names and fetch again what is missing or damaged
-merge: bool = False  # only make audioset_metadata.json from the journal
+merge: bool = False  # only make audioset_metadata.json from the journals, those of all shards
 
 # ------------------------------------------------------------------------------------------------------------- types
 BUCKET = 'https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/'
@@ -982,23 +983,26 @@ def merge_metadata(settings: Settings) -> str:
     return f'{records} records in {settings.metadata}'
 
 
-def verify_clips(settings: Settings, journals: list[Path]) -> None:
+def is_whole(root: Path, known: dict[str, Any]) -> bool:
+    """Whether a clip is as its journal line says."""
+    path = root / known['path']
+    return path.exists() and path.stat().st_size == known['bytes'] and abs(measure(path) - known['duration']) <= 0.01
+
+
+def verify_clips(settings: Settings) -> None:
     """Look at every clip of this ext; those that are not as recorded lose their lines, so that they are fetched again."""
-    lost, looked, ours = {}, 0, (b'done', settings.ext.encode())
-    entries = itertools.chain.from_iterable(map(read_journal, journals))
-    for line, status, key, ext in tqdm(entries, 'verifying', disable=not sys.stderr.isatty()):
-        if (status, ext) == ours:
-            looked += 1
+    seen, ours = dict[bytes, str](), (b'done', settings.ext.encode())  # id -> the path of a clip that is lost, '' of a whole one
+    for line, status, key, ext in tqdm(read_journals(settings), 'verifying', disable=not sys.stderr.isatty()):
+        if (status, ext) == ours and key not in seen:
             known = json.loads(line)
-            path = settings.root / known['path']
-            if not path.exists() or path.stat().st_size != known['bytes'] or abs(measure(path) - known['duration']) > 0.01:
-                lost[key] = path
-    for journal in journals if lost else []:
+            seen[key] = '' if is_whole(settings.root, known) else known['path']
+    lost = {key: path for key, path in seen.items() if path}
+    for journal in find_journals(settings) if lost else []:
         kept = (line for line, status, key, ext in read_journal(journal) if key not in lost or (status, ext) != ours)
         replace_file(journal, kept)
     for path in lost.values():
-        path.unlink(missing_ok=True)
-    say(f'verified {looked} clips: {len(lost)} missing or damaged')
+        (settings.root / path).unlink(missing_ok=True)
+    say(f'verified {len(seen)} clips: {len(lost)} missing or damaged')
 
 
 # --------------------------------------------------------------------------------------------------------------- run
@@ -1595,6 +1599,8 @@ class Cluster:
     def take(self, node: Node, answer: dict[str, Any]) -> Iterator[Result]:
         for line in answer['said'].splitlines():
             say(f'{node.name}: {line}')
+        if node.weather == 'starting':
+            say(f'{node.name}: ready')
         node.wanted, node.weather = answer['wanted'], answer['weather']
         mine = [fields for fields in answer['done'] if node.rows.pop(Segment(*fields[0]).id, None)]
         self.returned.extend(row for fields in answer['back'] if (row := node.rows.pop(Segment(*fields).id, None)))
@@ -1634,11 +1640,21 @@ def connect() -> Any:
     import ray
     import ray.util.scheduling_strategies
 
+    host, _, port = os.environ.get('RAY_ADDRESS', '').rpartition(':')
     handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    quiet = {'logging_level': 'CRITICAL', 'log_to_driver': False}
+    say('connecting to Ray ...')
     try:
-        ray.init(logging_level='CRITICAL', log_to_driver=False)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise Oops(f'ray: {error}') from None
+        if host and port.isdecimal():  # else Ray tries for minutes, deaf to Ctrl-C
+            socket.create_connection((host, int(port)), 5).close()
+        try:
+            ray.init('auto', **quiet)
+        except ConnectionError:
+            require(not host, f'ray: no cluster at {host}:{port}')
+            say('there is no Ray cluster here, and no RAY_ADDRESS: starting one of this machine alone')
+            ray.init(**quiet)
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise Oops(f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={os.environ.get("RAY_ADDRESS", "")})') from None
     finally:
         for name, handler in handlers.items():
             signal.signal(name, handler)
@@ -1755,15 +1771,18 @@ def check_name(name: str) -> None:
     try:
         made = name.format(**sample)
         fields = [field[1:] for field in string.Formatter().parse(name.rpartition('/')[2]) if field[1] is not None]
-    except (KeyError, IndexError, AttributeError) as error:
+    except KeyError as error:
         raise Oops(f'{wrong}: {error} is none of {", ".join(sample)}') from None
-    except (ValueError, TypeError) as error:
-        raise Oops(f'{wrong}: {error}') from None
+    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        raise Oops(f'{wrong}: {error}; write fields like {{ytid}}, of {", ".join(sample)}') from None
+    require(made.partition('/')[0] != 'journals', f'{wrong}: wavs/journals is taken')
+    require(not made.endswith(tuple(f'.{ext}' for ext in ENCODE)), f'{wrong}: leave the extension away, it comes by itself')
     for level in made.split('/'):
+        require(level, f'{wrong}: is empty between, before or after its /')
         fits = re.fullmatch(r'[^\s.<>:"\\|?*\x00-\x1f][^<>:"\\|?*\x00-\x1f]{0,199}', level)
         require(fits, f'{wrong}: {level!r} cannot be a name in wavs/ on every system')
     unique = ('ytid', '', None) in fields[:1] + fields[-1:]  # with its 11 characters at a fixed place
-    require(unique, f'{wrong}: clips could overwrite each other; after the last /, let {{ytid}} be the first or the last field')
+    require(unique, f'{wrong}: clips could overwrite each other; after the last /, the first or the last field must be {{ytid}}')
 
 
 def check_settings(s: Settings) -> None:
@@ -1785,8 +1804,10 @@ def check_settings(s: Settings) -> None:
     require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     require(not (s.verify and s.merge), 'verify and merge: one at a time')
-    share = re.fullmatch(r'(\d+)/(\d+)', s.shard)
-    require(share and int(share[1]) < int(share[2]), f'shard = {s.shard!r}: use 0/8 to 7/8, for example')
+    share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
+    count = int(share[2]) if share else 8
+    require(share and int(share[1]) < count, f'shard = {s.shard!r}: use 0/{count} to {count - 1}/{count}')
+    s.shard = f'{int(share[1])}/{count}'  # so that 03/8 is 3/8
     require(s.engine in ('multiprocessing', 'ray'), f'engine = {s.engine!r}: use multiprocessing or ray')
     require(s.engine != 'ray' or importlib.util.find_spec('ray'), "engine = 'ray': Ray is not installed; pip install ray")
     check_name(s.name)
@@ -1999,14 +2020,15 @@ def run(settings: Settings) -> int:
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     sharded = settings.shard != '0/1'
-    journals = {settings.journal, *(find_journals(settings) if settings.verify and not sharded else [])}
-    with contextlib.ExitStack() as held:
-        for path in sorted(journals):
-            held.enter_context(lock(path))
+    with contextlib.ExitStack() as held, contextlib.ExitStack() as lent:
+        held.enter_context(lock(settings.journal))
+        for path in set(find_journals(settings)) - {settings.journal} if settings.verify or not sharded else []:
+            (lent if sharded else held).enter_context(lock(path))
         for left in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
         if settings.verify:
-            verify_clips(settings, [path for path in sorted(journals) if path.exists()])
+            verify_clips(settings)
+        lent.close()  # to other shards
         left = settle_rows(settings, labels)
     say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(settings))
     return 1 if left else 0

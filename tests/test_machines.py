@@ -86,7 +86,9 @@ def test_one_run_per_shard(program: Program) -> None:
     wait_for(lambda: program.site.counts['media'])
     assert re.search(r'0-of-2.jsonl is in use by process \d+ on', program.run('--shard', '0/2', status=2).stderr)
     program.site.healthy.fault = ''
-    assert '6 to do' in program.run('--shard', '1/2').stdout
+    assert '6 to do' in program.run('--shard', '01/02').stdout
+    for flags in ([], ['--shard', '1/2', '--verify']):
+        assert '0-of-2.jsonl is in use by' in program.run(*flags, status=2).stderr
     first.terminate()
     first.communicate()
     assert '6 settled' in program.run('--shard', '1/2').stdout
@@ -106,6 +108,21 @@ def test_journals_of_separate_disks_come_together(program: Program, tmp_path: pa
     assert 'verified 20 clips: 1 missing or damaged' in program.run('--verify').stdout
     assert len(program.metadata) == 20
     assert program.site.counts['player'] == 21
+
+
+@pytest.mark.parametrize('before', [[], ['--shard', '0/1'], ['--shard', '1/3']], ids=str)
+def test_a_shard_verifies_what_others_have_fetched(program: Program, before: list[str]) -> None:
+    program.offer(*stand_in.rows(6))
+    program.run(*before)
+    program.run('--shard', '1/2')
+    for clip in program.clips()[::2]:
+        clip.unlink()
+    lost = len(program.clips())
+    for shard in ('0/2', '1/2'):
+        program.run('--shard', shard, '--verify')
+    assert len(program.clips()) == 6, lost
+    assert 'verified 6 clips: 0 missing' in program.run('--verify').stdout
+    assert len(program.metadata) == 6
 
 
 @pytest.mark.parametrize('spoil', ['torn', 'glued', 'zeros', 'another make', 'cut'])
@@ -176,14 +193,18 @@ def test_names_do_not_collide_nor_escape(name: str, one: download.Segment, other
         ('{split}/{index}', 'overwrite each other'),
         ('{{ytid}}', 'overwrite each other'),
         ('../{ytid}', "'..' cannot be a name"),
-        ('/tmp/{ytid}', "'' cannot be a name"),
-        ('{ytid}/', "'' cannot be a name"),
+        ('', 'is empty'),
+        ('/tmp/{ytid}', 'is empty between, before or after its /'),
+        ('{ytid}/', 'is empty between, before or after its /'),
+        ('journals/{ytid}', 'wavs/journals is taken'),
+        ('{ytid}.m4a', 'leave the extension away'),
         ('C:\\{ytid}', 'cannot be a name'),
         ('.hidden/{ytid}', "'.hidden' cannot be a name"),
         (f'{"x" * 300}/{{ytid}}', 'cannot be a name'),
         ('{ytid.__class__}/{ytid}', 'cannot be a name'),
         ('{title}_{ytid}', "'title' is none of ytid, split, start"),
-        ('{}{ytid}', 'is none of'),
+        ('{}{ytid}', 'write fields like {ytid}'),
+        ('{ytid[20]}{ytid}', 'string index out of range'),
         ('{ytid', "expected '}'"),
         ('{index:y}{ytid}', 'Unknown format code'),
     ],
@@ -225,6 +246,7 @@ def test_neither_a_run_nor_a_rerun_looks_through_wavs(program: Program) -> None:
     assert '5 settled (5 done), 0 to do' in program.run().stdout, 'nor does it look for each clip'
 
 
-@pytest.mark.parametrize('shard', ['8/8', '1', '-1/2', '0/0', 'a/b', '1/2/3'])
-def test_a_shard_that_is_none(program: Program, shard: str) -> None:
-    assert 'use 0/8 to 7/8' in program.run(f'--shard={shard}', status=2).stderr
+@pytest.mark.parametrize('shard', ['8/8', '1', '-1/2', '0/0', 'a/b', '1/2/3', '\u0663/4'])
+def test_a_shard_that_is_none(shard: str) -> None:
+    with pytest.raises(download.Oops, match='use 0/8 to 7/8'):
+        download.read_settings([f'--shard={shard}'])

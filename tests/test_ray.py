@@ -142,6 +142,16 @@ def test_ctrl_c_and_resuming(program: Program, cluster: 'Cluster') -> None:
     assert len(program.metadata) == 40
 
 
+@needs_ray
+def test_a_cluster_that_is_not_there(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    program.offer(*stand_in.rows(3))
+    monkeypatch.setenv('RAY_ADDRESS', '127.0.0.1:1')
+    process = start(program)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 2, out + err
+    assert re.fullmatch(r'download.py: ray: .*refused.* \(RAY_ADDRESS=127.0.0.1:1\)\n', err)
+
+
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
     with pytest.raises(download.Oops, match="engine = 'ray': Ray is not installed; pip install ray"):
