@@ -75,7 +75,7 @@ exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), 
 name: str = 'id_{ytid}'  # of a clip in wavs/, from ytid, split, start, end, index (of the row in its list), part (index // 5000)
 # how
 engine: str = 'multiprocessing'  # ray: the same on each node of a Ray cluster
-num_processes: int = min(4 * (os.cpu_count() or 1), 32)  # clips in flight; they mostly wait for the network
+num_processes: int | None = None  # clips in flight, which mostly wait for the network; None: 4 per core, at most 32
 retries: int = 3  # how often to try a row again in this run when something passing went wrong
 retry_pause: float = 4  # s before the first retry, doubled each time
 timeout: float = 15  # s without a byte until a connection counts as dead
@@ -261,14 +261,19 @@ def parse_row(line: bytes, split: str, index: int = 0) -> Segment:
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """The lines of a list that should be rows, with their numbers (each by itself: a stray quote costs its own row only)."""
-    with open(path, 'rb') as lines:
-        lines.seek(len(codecs.BOM_UTF8) if lines.read(3) == codecs.BOM_UTF8 else 0)
-        for number, line in enumerate(lines, 1):
-            if line[0] != ord('#') and not line.isspace():
-                yield number, line
+    file = open(path, 'rb')  # noqa: SIM115  # now, in case the list is replaced during the run
+
+    def read() -> Iterator[tuple[int, bytes]]:
+        with file:
+            file.seek(len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
+            for number, line in enumerate(file, 1):
+                if line[0] != ord('#') and not line.isspace():
+                    yield number, line
+
+    return read()
 
 
-PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d+\.\d+), (\d+\.\d+), "[^"]*"\s*')  # as AudioSet publishes them
+PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "[\w/,. -]{0,9999}"\s*')  # as published
 
 
 def identify(line: bytes, split: str) -> bytes:
@@ -277,6 +282,13 @@ def identify(line: bytes, split: str) -> bytes:
     if plain and float(plain[2]) < float(plain[3]):
         return b'id_' + plain[1]
     return parse_row(line, split).id.encode()
+
+
+def known_good(line: bytes, split: str, reason: str) -> Segment | None:
+    """The segment of a settled row, if it was done."""
+    with contextlib.suppress(ValueError, csv.Error):
+        return parse_row(line, split) if reason == DONE else None
+    return None
 
 
 class Survey:
@@ -291,7 +303,8 @@ class Survey:
         self.control: Segment | None = None  # one that was done
         self.wanted = {split: bytearray() for split in settings.splits}  # for each row 1, or 0: there is nothing to do
         self.ended: set[str] = set()  # splits
-        self.met, self.whole, self.reading = 0, False, self.read()
+        self.met, self.whole, self.reading = 0, False, self.read([read_lines(self.path(split)) for split in self.wanted])
+        self.again = [read_lines(self.path(split)) for split in self.wanted]  # for those who take the rows
 
     def path(self, split: str) -> Path:
         return self.settings.csvs / f'{split}_segments.csv'
@@ -305,41 +318,40 @@ class Survey:
     def total(self) -> int:
         return self.new + self.before.total()
 
-    def read(self) -> Iterator[None]:
+    def read(self, lists: list[Iterator[tuple[int, bytes]]]) -> Iterator[None]:
         """Go through all lists, pausing every now and then."""
         known, before, limit = self.known, self.before, self.settings.limit
-        for split, wanted in self.wanted.items():
-            lines = read_lines(self.path(split))
+        for (split, wanted), lines in zip(self.wanted.items(), lists, strict=True):
             while batch := list(itertools.islice(lines, 1000)):
                 keys = [b'id_' + line[:11] for _, line in batch]
                 for (number, line), key, reason in zip(batch, keys, map(known.get, keys), strict=True):
-                    ours = len(wanted) % self.shards == self.shard
-                    if reason:  # settled
+                    if not reason:  # what is settled was a row before
+                        key = self.examine(line, split, number)
+                        reason = known.get(key)
+                    ours = key and self.met % self.shards == self.shard
+                    wanted.append(bool(ours and not reason))
+                    if key:
                         known[key] = ''
-                        before[reason] += ours
                         self.met += 1
-                        if reason == DONE and not self.control:
-                            self.control = parse_row(line, split)
-                        wanted.append(False)
-                    else:
-                        wanted.append(self.is_new(line, split, number) and ours)
-                        self.new += wanted[-1]
+                    if ours and reason:
+                        before[reason] += 1
+                        self.control = self.control or known_good(line, split, reason)
+                    self.new += wanted[-1]
                     if self.met == limit:
                         return
                 yield
             self.ended.add(split)
 
-    def is_new(self, line: bytes, split: str, number: int) -> bool:
-        """Whether a line is a row whose id was not met yet; says why not."""
+    def examine(self, line: bytes, split: str, number: int) -> bytes:
+        """The id of a row that was not met yet; empty for any other line, after saying why."""
         try:
             key = identify(line, split)
-            if key in self.known:
+            if self.known.get(key) == '':
                 raise ValueError(f'{key.decode()[3:]} is already a row')
         except (ValueError, csv.Error) as error:
             self.skip(f'{self.path(split).name}, line {number}: skipped, {error}')
-            return False
-        self.known[key], self.met = '', self.met + 1
-        return True
+            return b''
+        return key
 
     def step(self) -> None:
         """Read on a little."""
@@ -361,8 +373,8 @@ class Survey:
 
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists; Oops if somebody changes those meanwhile."""
-        for split in self.wanted:
-            lines, at = read_lines(self.path(split)), 0
+        for split, lines in zip(self.wanted, self.again, strict=True):
+            at = 0
             while (index := self.find(split, at)) >= 0:
                 try:
                     _, line = next(itertools.islice(lines, index - at, None))
@@ -557,9 +569,11 @@ def end_at_once(*_: object) -> NoReturn:
     os._exit(1)
 
 
-def end_with_parent() -> None:
-    """No worker outlives the program, however that ends."""
+def end_with_parent(worker: Worker) -> None:
+    """No worker outlives the program, however that ends, nor do its copies of the cookies."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+    if worker.scratch != worker.folder:
+        shutil.rmtree(worker.scratch, ignore_errors=True)
     end_at_once()
 
 
@@ -829,8 +843,8 @@ def serve(tasks: Any, *args: Any) -> None:
     if hasattr(os, 'setpgid'):
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, end_at_once)
-    threading.Thread(target=end_with_parent, daemon=True).start()
     worker = Worker(*args)
+    threading.Thread(target=end_with_parent, args=[worker], daemon=True).start()
     with contextlib.suppress(EOFError, OSError):  # nobody is there any more
         while True:
             tasks.send(fetch(worker, tasks.recv()))
@@ -856,7 +870,7 @@ def write_line(entry: dict[str, Any]) -> bytes:
 def parse_line(line: bytes) -> Iterator[Entry]:
     """The entry of a line of any JSON; none of a torn one: its row is simply not settled."""
     with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        entry = json.loads(line)
+        entry = json.loads(line[max(line.rfind(b'{"'), 0) :])  # a torn one may stand before it
         why = entry['ext' if entry['status'] == DONE else 'reason']
         yield write_line(entry), entry['status'].encode(), entry['id'].encode(), why.encode()
 
@@ -1186,7 +1200,12 @@ class Rows:
         return segment
 
     def add(self, segments: Iterable[Segment]) -> None:
-        self.segments, self.exhausted = iter([*self.segments, *segments]), False
+        """Take rows that others may have tried: of new ones nothing bad is known."""
+        segments = list(segments)
+        tried = [segment for segment in segments if segment.tries or segment.deaths or segment.closings]
+        self.segments, self.exhausted = iter([*self.segments, *(s for s in segments if s not in tried)]), False
+        for segment in tried:
+            self.back(segment, 0)
 
     def give_up(self) -> list[Segment]:
         """All of them, for somebody else."""
@@ -1231,11 +1250,14 @@ class Traffic:
         left = self.rows.waiting or not self.rows.exhausted or any(gate.doubts for gate in gates)
         return bool(self.stop or not left) and not any(gate.flying for gate in gates)
 
+    def silence(self, now: float) -> float:
+        """For how many s all routes have been closed."""
+        return min(now - gate.since if gate.why else 0 for gate in self.gates.values())
+
     def next(self, now: float) -> Task | None:
         """The task to start now, if any, on the least busy route."""
-        since = [now - gate.since if gate.why else 0 for gate in self.gates.values()]
-        if 0 < self.settings.give_up_after <= min(since):
-            self.stop = self.stop or f'nothing came through for {min(since):.0f} s ({next(iter(self.gates.values())).why})'
+        if 0 < self.settings.give_up_after <= (silence := self.silence(now)):
+            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({next(iter(self.gates.values())).why})'
         for gate in sorted(self.gates.values(), key=lambda gate: (gate.flying, gate.last)):
             if not self.stop and gate.room(now) and (segment := self.pick(gate, now)):
                 return gate.start(segment, now, control=segment is self.control)
@@ -1418,6 +1440,13 @@ class Pool:
             slot.pipe.close()
 
 
+def clear_parts(settings: Settings) -> None:
+    """Forget the clips that came to no place."""
+    shutil.rmtree(settings.parts, ignore_errors=True)
+    with contextlib.suppress(OSError):  # other shards have theirs there
+        settings.parts.parent.rmdir()
+
+
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
     clips = (settings.num_processes + 2) * clip_size(settings)
@@ -1436,7 +1465,7 @@ class Engine:
     ) -> None:
         self.settings, self.traffic = settings, Traffic(settings, segments, settle, control)
         http_flags = find_ffmpeg(settings)
-        settings.parts.mkdir(exist_ok=True)
+        settings.parts.mkdir(parents=True, exist_ok=True)
         self.scratch = tempfile.TemporaryDirectory(prefix=settings.run_prefix, dir=settings.temps, ignore_cleanup_errors=True)
         self.pool = Pool(settings.num_processes, settings.clip_timeout, (settings, Path(self.scratch.name), http_flags))
 
@@ -1458,7 +1487,7 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self.pool.close()
         self.scratch.cleanup()
-        shutil.rmtree(self.settings.parts, ignore_errors=True)
+        clear_parts(self.settings)
 
 
 Tick = Callable[[str], None]  # is told what holds the run up, if anything, again and again
@@ -1483,15 +1512,15 @@ class Runner:
 
     TURN, MOST = 0.25, 8 << 20  # s and bytes of an exchange
 
-    def __init__(self, settings: Settings, control: tuple | None) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.home = tempfile.TemporaryDirectory(prefix='audioset-', ignore_cleanup_errors=True)
         settings.root, settings.cookie_path, settings.cookie_stamp = self.home.name, 'cookies.txt', 0
-        settings.num_processes = settings.num_processes or num_processes
+        settings.num_processes, settings.give_up_after = settings.processes_asked or processes_here(), 0  # that is for the driver
         open_root(settings)
         open_routes(settings)
         settings.journal.touch()
         self.settings, self.done, self.size = settings, [], 0
-        self.engine = Engine(settings, iter(()), self.settle, Segment(*control) if control else None)
+        self.engine = Engine(settings, iter(()), self.settle, None)
 
     def settle(self, result: Result) -> None:
         clip = b''
@@ -1501,20 +1530,23 @@ class Runner:
         self.done.append((tuple(result.segment), *result[1:5], clip))
         self.size += len(clip)
 
-    def exchange(self, rows: list[tuple], cookies: str) -> dict[str, Any]:
+    def exchange(self, rows: list[tuple], cookies: str, control: tuple | None) -> dict[str, Any]:
         """Take rows and run for a moment; returns what is done, what others may have, how many rows are wanted, and the news."""
         traffic, until, said, weather = self.engine.traffic, time.monotonic() + self.TURN, io.StringIO(), ''
         if cookies != self.settings.cookies:
             self.settings.cookies = cookies
             traffic.knock(time.monotonic())
+        traffic.control = traffic.control or (Segment(*control) if control else None)
         traffic.rows.add(Segment(*row) for row in rows)
         with contextlib.redirect_stdout(said):
             while time.monotonic() < until and self.size < self.MOST and not traffic.stop:
                 weather = self.engine.turn()
-        wanted = 0 if traffic.stop else traffic.appetite(time.monotonic())
+        now = time.monotonic()
+        wanted = 0 if traffic.stop else traffic.appetite(now)
         back = [] if wanted else [tuple(segment) for segment in traffic.rows.give_up()]
         done, self.done, self.size = self.done, [], 0
-        return {'done': done, 'back': back, 'wanted': wanted, 'weather': weather, 'said': said.getvalue(), 'stop': traffic.stop}
+        state = {'weather': weather, 'silence': traffic.silence(now), 'stop': traffic.stop}
+        return {'done': done, 'back': back, 'wanted': wanted, 'said': said.getvalue(), **state}
 
     def close(self) -> None:
         self.engine.__exit__()
@@ -1522,22 +1554,25 @@ class Runner:
 
 
 class Node:
-    """What the driver knows of a node: its runner, and the rows that it has."""
+    """What the driver knows of a node: its runner, if it has one, the rows that it has, and how it fares."""
+
+    runner: Any = None
+    wanted = failures = 0  # rows; times in a row that it was lost
+    weather = stop = ''
+    silence = heard = due = 0.0  # s that all its routes are closed; when it last answered; when it may be started again
 
     def __init__(self, id: str, name: str) -> None:
         self.id, self.name = id, name
-        self.runner: Any = None
         self.rows: dict[str, Segment] = {}
-        self.wanted, self.weather, self.failures = 0, 'starting', 0
 
 
 class Cluster:
     """A runner on each node of a Ray cluster. Whoever has room gets rows; the rows of a node that is lost go to others."""
 
-    LOOK, ENOUGH, AHEAD = 5, 3, 2  # s between looks for nodes; failures of one in a row; exchanges that it may be ahead of us
+    LOOK, ENOUGH, AHEAD = 5, 4, 2  # s between looks for nodes; failures in a row; exchanges that a runner may be ahead of us
 
     def __init__(self, settings: Settings, survey: Survey) -> None:
-        self.ray, self.settings, self.survey = connect(), settings, survey
+        self.ray, self.settings, self.control = connect(), settings, survey.control
         self.rows, self.returned = survey.rows(), deque[Segment]()
         self.nodes: dict[str, Node] = {}
         self.calls: dict[Any, Node] = {}  # exchanges that go on
@@ -1550,26 +1585,34 @@ class Cluster:
         return bool(self.stop) or not (self.returned or any(node.rows for node in self.nodes.values()))
 
     def look(self) -> None:
-        """Start a runner on each node that has none: it is new, or its runner died."""
-        if time.monotonic() - self.looked < self.LOOK:
+        """Find the nodes that are there; lose those that have rows and fell silent, start those that have no runner."""
+        now = time.monotonic()
+        if now - self.looked < self.LOOK:
             return
-        self.looked, there = time.monotonic(), []
+        self.looked, patience = now, 2 * self.settings.clip_timeout + 10
+        for node in self.nodes.values():
+            if node.runner and node.rows and now - node.heard > patience:
+                self.lose(node, f'silent for {patience:.0f} s')
+        there = []
         for found in self.ray.nodes():
             if found['Alive'] and found['Resources'].get('CPU'):
                 name = f'node {found["NodeManagerAddress"]} ({found["NodeID"][:4]})'
                 there.append(self.nodes.setdefault(found['NodeID'], Node(found['NodeID'], name)))
+        enough = self.ENOUGH if self.control else 1  # while nothing ever came from anywhere
         for node in there:
-            if not node.runner and node.failures < self.ENOUGH:
+            if not node.runner and node.failures < enough and now >= node.due:
                 self.start(node)
-        if there and not any(node.runner for node in there):
+        if there and all(node.failures >= enough and not node.runner for node in there):
             self.stop = f'no node can go on ({self.why})'
+        silence = min((node.silence for node in there if node.runner), default=0)
+        if 0 < self.settings.give_up_after <= silence:
+            self.stop = f'nothing came through for {silence:.0f} s ({self.weather})'
 
     def start(self, node: Node) -> None:
-        settings = argparse.Namespace(**vars(self.settings))
-        settings.num_processes = 0 if settings.num_processes == num_processes else settings.num_processes  # its own default
         strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
-        source, control = Path(__file__).read_text(encoding='utf-8'), self.survey.control and tuple(self.survey.control)
-        node.runner = remote_runner(self.ray).options(scheduling_strategy=strategy).remote(source, settings, control)
+        source, remote = Path(__file__).read_text(encoding='utf-8'), remote_runner(self.ray)
+        node.runner = remote.options(scheduling_strategy=strategy).remote(source, self.settings)
+        node.wanted, node.weather, node.silence = 0, 'starting', 0.0
         for _ in range(self.AHEAD):
             self.exchange(node)
 
@@ -1582,41 +1625,52 @@ class Cluster:
         while len(node.rows) < node.wanted and (segment := self.next()):
             node.rows[segment.id] = segment
             given.append(tuple(segment))
-        self.calls[node.runner.exchange.remote(given, self.settings.cookies)] = node
+        known = tuple(self.control) if self.control else None
+        self.calls[node.runner.exchange.remote(given, self.settings.cookies, known)] = node
 
     def wait(self, seconds: float) -> Iterator[Result]:
         """What comes back within so many s, each clip already on our disk."""
         ready, _ = self.ray.wait(list(self.calls), timeout=seconds) if self.calls else ([], time.sleep(seconds))
+        if ready:
+            ready, _ = self.ray.wait(list(self.calls), num_returns=len(self.calls), timeout=0)
         for call in ready:
-            node = self.calls.pop(call)
-            try:
-                answer = self.ray.get(call)
-            except self.ray.exceptions.RayError as error:
-                self.lose(node, str(error).strip().rpartition('\n')[2])
-                continue
-            yield from self.take(node, answer)
+            if node := self.calls.pop(call, None):  # else it was lost meanwhile
+                try:
+                    answer = self.ray.get(call)
+                except self.ray.exceptions.RayError as error:
+                    self.lose(node, str(error).strip().rpartition('\n')[2])
+                else:
+                    yield from self.take(node, answer)
 
     def take(self, node: Node, answer: dict[str, Any]) -> Iterator[Result]:
-        for line in answer['said'].splitlines():
+        for line in ['ready'] * (node.weather == 'starting') + answer['said'].splitlines():
             say(f'{node.name}: {line}')
-        if node.weather == 'starting':
-            say(f'{node.name}: ready')
-        node.wanted, node.weather = answer['wanted'], answer['weather']
-        mine = [fields for fields in answer['done'] if node.rows.pop(Segment(*fields[0]).id, None)]
-        self.returned.extend(row for fields in answer['back'] if (row := node.rows.pop(Segment(*fields).id, None)))
-        node.failures = 0 if mine else node.failures
+        node.wanted, node.weather, node.silence, node.heard = (
+            answer['wanted'],
+            answer['weather'],
+            answer['silence'],
+            time.monotonic(),
+        )
+        results = [Result(Segment(*segment), *fields) for segment, *fields, _ in answer['done']]
+        mine = [bool(node.rows.pop(result.segment.id, None)) for result in results]
+        back = [Segment(*fields) for fields in answer['back']]
+        self.returned.extend(segment for segment in back if node.rows.pop(segment.id, None))  # with what it has been through
         if answer['stop']:
-            node.failures = self.ENOUGH
+            self.ray.wait([node.runner.close.remote()], timeout=5)
             self.lose(node, answer['stop'])
         else:
             self.exchange(node)  # it goes on while we write
-        for segment, *fields, clip in mine:
-            yield receive(self.settings, Result(Segment(*segment), *fields), clip)
+        for result, (*_, clip) in itertools.compress(zip(results, answer['done'], strict=True), mine):
+            node.failures = 0
+            if result.verdict == DONE:
+                self.control = result.segment._replace(tries=0)
+            yield receive(self.settings, result, clip)
 
     def lose(self, node: Node, why: str) -> None:
-        """A node is gone, or cannot go on: others take its rows."""
-        node.failures, node.wanted, node.weather, self.why = node.failures + 1, 0, 'starting', why
-        say(f'{node.name}: lost ({textwrap.shorten(why, 120)}); its {len(node.rows)} rows go to others')
+        """A node is gone, or cannot go on: others take its rows. It is tried again, after growing pauses."""
+        node.failures, self.why = node.failures + 1, why
+        node.due = time.monotonic() + self.LOOK * 2**node.failures
+        say(f'{node.name}: lost ({textwrap.shorten(why, 120)}), {len(node.rows)} rows come back')
         self.returned.extend(node.rows.values())
         node.rows.clear()
         self.calls = {call: of for call, of in self.calls.items() if of is not node}
@@ -1630,8 +1684,9 @@ class Cluster:
         return f'{len(held_up)} of {len(there)} nodes: {held_up[0]}' if held_up else '' if there else 'waiting for nodes'
 
     def close(self) -> None:
-        runners = [node.runner for node in self.nodes.values() if node.runner]
-        self.ray.wait([runner.close.remote() for runner in runners], num_returns=len(runners), timeout=3) if runners else None
+        closing = [node.runner.close.remote() for node in self.nodes.values() if node.runner]
+        if closing:
+            self.ray.wait(closing, num_returns=len(closing), timeout=3)
         self.ray.shutdown()
 
 
@@ -1697,7 +1752,7 @@ def receive(settings: Settings, result: Result, clip: bytes) -> Result:
 def download_on_ray(settings: Settings, survey: Survey, settle: Callable[[Result], None], tick: Tick) -> str:
     """Fetch the rows on all nodes of a Ray cluster; returns why that stopped early, '' if it did not."""
     cluster = Cluster(settings, survey)
-    settings.parts.mkdir(exist_ok=True)
+    settings.parts.mkdir(parents=True, exist_ok=True)
     try:
         while not cluster.over:
             cluster.stop = cluster.stop or short_of_space(settings)
@@ -1706,9 +1761,11 @@ def download_on_ray(settings: Settings, survey: Survey, settle: Callable[[Result
             for result in cluster.wait(0.2):
                 settle(result)
             tick(cluster.weather)
+    except cluster.ray.exceptions.RayError as error:  # of the cluster itself
+        return f'Ray: {textwrap.shorten(str(error), 200)}'
     finally:
         cluster.close()
-        shutil.rmtree(settings.parts, ignore_errors=True)
+        clear_parts(settings)
     return cluster.stop
 
 
@@ -1746,6 +1803,12 @@ class Parser(argparse.ArgumentParser):
         raise Oops(f'{message} (see --help)')
 
 
+def processes_here() -> int:
+    """How many clips to have in flight on the cores that we may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return min(4 * cores, 32)
+
+
 def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, each with a flag made from its own line of source, and the flags over them."""
     block = Path(__file__).read_text(encoding='utf-8').partition('- settings\n')[2].partition('\n# ---')[0]
@@ -1761,26 +1824,28 @@ def read_settings(argv: list[str] | None) -> Settings:
         value = getattr(settings, name)
         require(type(value) in KINDS[kind], f'{name} = {"…" if name == "proxies" else repr(value)}: use {kind}')
     check_settings(settings)
+    settings.processes_asked = settings.num_processes
+    settings.num_processes = settings.num_processes or processes_here()
     return settings
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, splits: list[str]) -> None:
     """Refuse a template whose clips could overwrite each other or leave wavs/."""
     wrong = f'name = {name!r}'
-    sample = {'ytid': 'Y' * 11, 'split': 'eval', 'start': 0.0, 'end': 10.0, 'index': 0, 'part': 0}
+    sample = {'ytid': 'Y' * 11, 'split': '', 'start': 0.0, 'end': 10.0, 'index': 0, 'part': 0}
     try:
-        made = name.format(**sample)
+        levels = [level for split in splits for level in name.format(**{**sample, 'split': split}).split('/')]
         fields = [field[1:] for field in string.Formatter().parse(name.rpartition('/')[2]) if field[1] is not None]
     except KeyError as error:
         raise Oops(f'{wrong}: {error} is none of {", ".join(sample)}') from None
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise Oops(f'{wrong}: {error}; write fields like {{ytid}}, of {", ".join(sample)}') from None
-    require(made.partition('/')[0] != 'journals', f'{wrong}: wavs/journals is taken')
-    require(not made.endswith(tuple(f'.{ext}' for ext in ENCODE)), f'{wrong}: leave the extension away, it comes by itself')
-    for level in made.split('/'):
+    require(levels[0] != 'journals', f'{wrong}: wavs/journals is taken')
+    require(not name.endswith(tuple(f'.{ext}' for ext in ENCODE)), f'{wrong}: leave the extension away, it comes by itself')
+    for level in levels:
         require(level, f'{wrong}: is empty between, before or after its /')
-        fits = re.fullmatch(r'[^\s.<>:"\\|?*\x00-\x1f][^<>:"\\|?*\x00-\x1f]{0,199}', level)
-        require(fits, f'{wrong}: {level!r} cannot be a name in wavs/ on every system')
+        fits = re.fullmatch(r'[^<>:"\\|?*\x00-\x1f]+', level) and not re.search(r'^[\s.]|[\s.]$', level)
+        require(fits and len(os.fsencode(level)) <= 240, f'{wrong}: {level!r} cannot be a name in wavs/')  # bytes
     unique = ('ytid', '', None) in fields[:1] + fields[-1:]  # with its 11 characters at a fixed place
     require(unique, f'{wrong}: clips could overwrite each other; after the last /, the first or the last field must be {{ytid}}')
 
@@ -1810,7 +1875,7 @@ def check_settings(s: Settings) -> None:
     s.shard = f'{int(share[1])}/{count}'  # so that 03/8 is 3/8
     require(s.engine in ('multiprocessing', 'ray'), f'engine = {s.engine!r}: use multiprocessing or ray')
     require(s.engine != 'ray' or importlib.util.find_spec('ray'), "engine = 'ray': Ray is not installed; pip install ray")
-    check_name(s.name)
+    check_name(s.name, s.splits)
 
 
 def relay(proxy: urllib.parse.SplitResult) -> str:
@@ -1876,7 +1941,7 @@ def open_root(settings: Settings) -> None:
     tag = settings.shard.replace('/', '-of-')
     settings.journal = settings.wavs / ('journal.jsonl' if tag == '0-of-1' else f'journals/{tag}.jsonl')
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{tag}-'
-    settings.parts = settings.wavs / f'.parts-{tag}'  # finished clips on their way to wavs/
+    settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     settings.cookie_path = root / Path(settings.cookie_path).expanduser()
     try:
         for folder in (settings.csvs, settings.wavs, settings.temps, settings.journal.parent):
@@ -1995,13 +2060,15 @@ def settle_rows(settings: Settings, labels: dict[str, str]) -> int:
         prepare_workers()  # while we read
     journal, survey, stop = Journal(settings.journal, labels), Survey(settings, read_settled(settings)), ''
     survey.advance(1)
+    while not (survey.new or survey.whole):
+        survey.step()
     unusable = f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew'
-    require(survey.met or not survey.whole, unusable)
+    require(survey.met, unusable)
     if survey.whole:
         announce(settings, survey)
     progress = Progress(survey)
     with progress.bar:
-        if progress.left() or not survey.whole:
+        if survey.new:
             stop = fetch_rows(settings, survey, journal, progress)
         survey.advance(math.inf)
         progress.follow()
@@ -2024,7 +2091,8 @@ def run(settings: Settings) -> int:
         held.enter_context(lock(settings.journal))
         for path in set(find_journals(settings)) - {settings.journal} if settings.verify or not sharded else []:
             (lent if sharded else held).enter_context(lock(path))
-        for left in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:  # of a run that was killed
+        mine = [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]
+        for left in mine if sharded else [*settings.temps.iterdir(), settings.parts.parent]:  # of a run that was killed
             shutil.rmtree(left, ignore_errors=True)
         if settings.verify:
             verify_clips(settings)

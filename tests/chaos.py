@@ -151,7 +151,7 @@ def compare(fair: Program, rough: Program) -> list[str]:
                         for key in sorted(expected.keys() | found.keys()) if expected.get(key) != found.get(key)]  # fmt: skip
     settled = Counter(entry['id'] for entry in rough.journal if entry['status'] != 'failed')
     differences += [f'{key} has {n} lines in the journal' for key, n in settled.items() if n > 1]
-    return differences + [f'{path} is left over' for path in [*rough.leftovers(), *(rough.root / 'wavs').glob('.parts*/*')]]
+    return differences + [f'{path} is left over' for path in [*rough.leftovers(), *(rough.root / 'wavs').glob('.parts/*/*')]]
 
 
 def trial(folder: pathlib.Path, rows: int, seed: int, seconds: float) -> Report:

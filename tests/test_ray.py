@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -67,7 +68,7 @@ def test_a_node_dies_and_another_joins_and_nothing_is_lost_or_doubled(
     left = 90 - len(program.journal)
     add_node(cluster, program, doors[2])
     out = end(process)
-    assert re.search(r'node \S+ \(\w+\): lost \(.+\); its \d+ rows go to others', out)
+    assert re.search(r'node \S+ \(\w+\): lost \(.+\), \d+ rows come back', out)
     assert left > 20, 'it died in the middle'
     assert doors[2].counts['media'], 'who joins late is used'
     assert program.metadata.keys() == alone.metadata.keys()
@@ -128,6 +129,44 @@ def test_a_cluster_of_nodes_that_cannot_work_says_why(program: Program, cluster:
 
 
 @needs_ray
+def test_a_row_that_is_always_refused_does_not_stop_the_cluster(program: Program, cluster: 'Cluster') -> None:
+    rows = stand_in.rows(12)
+    program.offer(*rows)
+    program.site.add(rows[3][:11], fault='bot')
+    for _ in range(2):
+        add_node(cluster, program, program.site.door())
+    out = end(start(program, '--retries', '1', '--give-up-after', '60'), 1)
+    assert re.search(r'done +11\n.*failed +1\n +bot check +1', out, re.S)
+    assert len(program.metadata) == 11
+
+
+@needs_ray
+def test_a_runner_that_freezes_loses_its_rows(program: Program, cluster: 'Cluster') -> None:
+    program.offer(*stand_in.rows(40))
+    program.site.latency = 0.1
+    doors = [program.site.door() for _ in range(2)]
+    for door in doors:
+        add_node(cluster, program, door)
+    process = start(program, '--clip-timeout', '3')
+    wait_for(lambda: all(door.counts['media'] > 4 for door in doors))
+    frozen = int(subprocess.run(['pgrep', '-f', 'ray::.*RemoteRunner'], capture_output=True, check=True).stdout.split()[0])
+    os.kill(frozen, signal.SIGSTOP)
+    assert re.search(r'lost \(silent for 16 s\), \d+ rows come back', end(process))
+    assert len(program.metadata) == len(program.journal) == 40
+
+
+@needs_ray
+def test_nodes_that_hear_nothing_but_no_give_up(program: Program, cluster: 'Cluster') -> None:
+    program.offer(*stand_in.rows(5))
+    program.site.weather = 'bot'
+    add_node(cluster, program, program.site.main_door)
+    process = start(program, '--give-up-after', '2')
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert re.search(r'^stopped: nothing came through for \d+ s \(1 of 1 nodes: bot check', err, re.M)
+
+
+@needs_ray
 def test_ctrl_c_and_resuming(program: Program, cluster: 'Cluster') -> None:
     program.offer(*stand_in.rows(40))
     program.site.latency = 0.1
@@ -175,7 +214,7 @@ def runner(only_site: stand_in.YouTube, monkeypatch: pytest.MonkeyPatch) -> Iter
         def make(*flags: str) -> download.Runner:
             settings = download.read_settings(['--num-processes', '2', '--retry-pause', '0.05', *flags])
             settings.adopt, settings.cookies = False, ''
-            made = download.Runner(settings, None)
+            made = download.Runner(settings)
             stack.callback(made.close)
             return made
 
@@ -185,9 +224,9 @@ def runner(only_site: stand_in.YouTube, monkeypatch: pytest.MonkeyPatch) -> Iter
 def test_a_runner_takes_rows_and_gives_clips(runner: Callable[..., download.Runner]) -> None:
     made = runner()
     segments = [download.parse_row(row.encode(), 'eval') for row in stand_in.rows(6)]
-    answers = [made.exchange([tuple(segment) for segment in segments], '')]
+    answers = [made.exchange([tuple(segment) for segment in segments], '', None)]
     while sum(len(answer['done']) for answer in answers) < 6:
-        answers.append(made.exchange([], ''))
+        answers.append(made.exchange([], '', None))
     done = [fields for answer in answers for fields in answer['done']]
     assert {download.Segment(*fields[0]) for fields in done} == set(segments)
     assert all(fields[1] == 'done' and len(fields[-1]) == fields[4]['bytes'] > 100_000 for fields in done)
@@ -201,10 +240,10 @@ def test_a_runner_that_is_refused_keeps_nothing_back(
     monkeypatch.setattr(only_site.main_door, 'weather', 'bot')
     made = runner('--pause', '600')
     segments = [download.parse_row(row.encode(), 'eval') for row in stand_in.rows(6)]
-    answers, deadline = [made.exchange([tuple(segment) for segment in segments], '')], time.monotonic() + 60
+    answers, deadline = [made.exchange([tuple(segment) for segment in segments], '', None)], time.monotonic() + 60
     while sum(len(answer['back']) for answer in answers) < 6:
         assert time.monotonic() < deadline
-        answers.append(made.exchange([], ''))
+        answers.append(made.exchange([], '', None))
     back = [download.Segment(*fields) for answer in answers for fields in answer['back']]
     assert {segment.ytid for segment in back} == {segment.ytid for segment in segments}
     assert all(segment.tries == 0 for segment in back), 'it was not their fault'
@@ -216,8 +255,8 @@ def test_a_runner_that_is_refused_keeps_nothing_back(
 def test_a_runner_stops_at_what_the_driver_can_hold(runner: Callable[..., download.Runner]) -> None:
     made = runner()
     made.MOST = 1
-    answer = made.exchange([tuple(download.parse_row(row.encode(), 'eval')) for row in stand_in.rows(6)], '')
+    answer = made.exchange([tuple(download.parse_row(row.encode(), 'eval')) for row in stand_in.rows(6)], '', None)
     sizes = [len(answer['done'])]
     while sum(sizes) < 6:
-        sizes.append(len(made.exchange([], '')['done']))
+        sizes.append(len(made.exchange([], '', None)['done']))
     assert max(sizes) <= 2, 'what was in flight, and no more'
