@@ -1347,6 +1347,12 @@ def no_interrupts() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
+def processes_here() -> int:
+    """How many clips to have in flight on the cores that we may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return min(4 * cores, 32)
+
+
 def prepare_workers() -> Any:
     """How processes are started: where the system can, as forks of one that begins to load yt-dlp now."""
     if 'forkserver' not in multiprocessing.get_all_start_methods():
@@ -1449,7 +1455,7 @@ def clear_parts(settings: Settings) -> None:
 
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
-    clips = (settings.num_processes + 2) * clip_size(settings)
+    clips = ((settings.num_processes or processes_here()) + 2) * clip_size(settings)
     needed = {settings.temps: clips, settings.wavs: clips, settings.root: 1.1 * settings.journal.stat().st_size}
     for folder, size in needed.items():
         if (free := shutil.disk_usage(folder).free) < size:
@@ -1463,6 +1469,7 @@ class Engine:
     def __init__(
         self, settings: Settings, segments: Iterator[Segment], settle: Callable[[Result], None], control: Segment | None
     ) -> None:
+        settings.num_processes = settings.num_processes or processes_here()
         self.settings, self.traffic = settings, Traffic(settings, segments, settle, control)
         http_flags = find_ffmpeg(settings)
         settings.parts.mkdir(parents=True, exist_ok=True)
@@ -1515,7 +1522,7 @@ class Runner:
     def __init__(self, settings: Settings) -> None:
         self.home = tempfile.TemporaryDirectory(prefix='audioset-', ignore_cleanup_errors=True)
         settings.root, settings.cookie_path, settings.cookie_stamp = self.home.name, 'cookies.txt', 0
-        settings.num_processes, settings.give_up_after = settings.processes_asked or processes_here(), 0  # that is for the driver
+        settings.give_up_after = 0  # the driver looks after that
         open_root(settings)
         open_routes(settings)
         settings.journal.touch()
@@ -1803,12 +1810,6 @@ class Parser(argparse.ArgumentParser):
         raise Oops(f'{message} (see --help)')
 
 
-def processes_here() -> int:
-    """How many clips to have in flight on the cores that we may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(4 * cores, 32)
-
-
 def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, each with a flag made from its own line of source, and the flags over them."""
     block = Path(__file__).read_text(encoding='utf-8').partition('- settings\n')[2].partition('\n# ---')[0]
@@ -1824,8 +1825,6 @@ def read_settings(argv: list[str] | None) -> Settings:
         value = getattr(settings, name)
         require(type(value) in KINDS[kind], f'{name} = {"…" if name == "proxies" else repr(value)}: use {kind}')
     check_settings(settings)
-    settings.processes_asked = settings.num_processes
-    settings.num_processes = settings.num_processes or processes_here()
     return settings
 
 

@@ -24,6 +24,7 @@ class Sky:
     def __init__(self, rows: int, *flags: str, proxies: tuple[str, ...] = (), control: bool = False) -> None:
         made = download.read_settings(['--retry-pause', '4', *flags])
         made.routes, made.cookies = dict.fromkeys(proxies or [''], ''), ''
+        made.num_processes = made.num_processes or 8
         segments = (Segment(f'{n:011}', 0, 10, (), 'eval') for n in range(rows))
         self.now, self.flying, self.settled = 1000.0, list[Task](), list[Result]()
         known = Segment('known______', 0, 10, (), 'eval') if control else None

@@ -149,8 +149,12 @@ def test_a_runner_that_freezes_loses_its_rows(program: Program, cluster: 'Cluste
         add_node(cluster, program, door)
     process = start(program, '--clip-timeout', '3')
     wait_for(lambda: all(door.counts['media'] > 4 for door in doors))
-    frozen = int(subprocess.run(['pgrep', '-f', 'ray::.*RemoteRunner'], capture_output=True, check=True).stdout.split()[0])
-    os.kill(frozen, signal.SIGSTOP)
+    (frozen,) = (
+        path.parent
+        for path in pathlib.Path('/proc').glob('[0-9]*/cmdline')
+        if b'RemoteRunner' in path.read_bytes() and doors[0].url.encode() in (path.parent / 'environ').read_bytes()
+    )
+    os.kill(int(frozen.name), signal.SIGSTOP)
     assert re.search(r'lost \(silent for 16 s\), \d+ rows come back', end(process))
     assert len(program.metadata) == len(program.journal) == 40
 
