@@ -110,10 +110,10 @@ def main() -> int:
     youtube.make(youtube.Video().seconds)
     head = [
         'rows',
-        'first request',
-        'first request of a rerun',
-        'rerun with nothing to do',
-        '--merge alone',
+        'first request, s',
+        'first request of a rerun, s',
+        'rerun with nothing to do, s',
+        '`--merge` alone, s',
         'peak MB',
         'journal MB',
     ]
