@@ -8,7 +8,7 @@
 It leaves the clips in `wavs/` and their url, path, title, tags and labels in `audioset_metadata.json`:
 
     csvs/     lists of segments and labels, fetched when they are not there
-    wavs/     id_<YTID>.<ext>, always whole, and journal.jsonl, one line per settled row
+    wavs/     id_<YTID>.<ext>, always whole, and journal.jsonl (of shards: journals/), one line per settled row
     temps/    scratch; safe to delete when nothing runs
 """
 # /// script
@@ -880,7 +880,8 @@ def read_journal(path: Path) -> Iterator[Entry]:
     with open(path, 'rb') as file:
         while text := file.read(1 << 16) + file.readline():
             entries = LINE.findall(text) if b'\0' not in text else []
-            sound = len(entries) == text.count(b'\n') == text.count(b'{')  # else one may be torn, or of another make
+            count = len(entries)  # of lines as we write them; '{"' stands at the beginning of each, and nowhere else
+            sound = text.count(b'\n') == count and (text.count(b'{') == count or text.count(b'{"') == count)
             yield from entries if sound else itertools.chain.from_iterable(map(parse_line, text.splitlines()))
 
 
