@@ -53,6 +53,7 @@ import time
 import traceback
 import urllib.parse
 import urllib.request
+import zlib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -302,7 +303,7 @@ class Survey:
         self.new, self.before, self.skipped = 0, Counter[str](), 0  # rows to do, the settled ones by reason, those that are none
         self.control: Segment | None = None  # one that was done
         self.wanted = {split: bytearray() for split in settings.splits}  # for each row 1, or 0: there is nothing to do
-        self.ended: set[str] = set()  # splits
+        self.ended, self.announced = set[str](), False  # splits; whether the user knows the counts
         self.met, self.whole, self.reading = 0, False, self.read([read_lines(self.path(split)) for split in self.wanted])
         self.again = [read_lines(self.path(split)) for split in self.wanted]  # for those who take the rows
 
@@ -869,10 +870,12 @@ def write_line(entry: dict[str, Any]) -> bytes:
 
 def parse_line(line: bytes) -> Iterator[Entry]:
     """The entry of a line of any JSON; none of a torn one: its row is simply not settled."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-        entry = json.loads(line[max(line.rfind(b'{"'), 0) :])  # a torn one may stand before it
-        why = entry['ext' if entry['status'] == DONE else 'reason']
-        yield write_line(entry), entry['status'].encode(), entry['id'].encode(), why.encode()
+    for start in [0, *(found.start() for found in re.finditer(rb'(?<=.){"', line))]:  # a torn one may stand before it
+        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+            entry = json.loads(line[start:])
+            why = entry['ext' if entry['status'] == DONE else 'reason']
+            yield write_line(entry), entry['status'].encode(), entry['id'].encode(), why.encode()
+            return
 
 
 def read_journal(path: Path) -> Iterator[Entry]:
@@ -880,7 +883,7 @@ def read_journal(path: Path) -> Iterator[Entry]:
     with open(path, 'rb') as file:
         while text := file.read(1 << 16) + file.readline():
             entries = LINE.findall(text) if b'\0' not in text else []
-            count = len(entries)  # of lines as we write them; '{"' stands at the beginning of each, and nowhere else
+            count = len(entries)  # of lines as we write them; '{"' begins each, and hardly stands anywhere else
             sound = text.count(b'\n') == count and (text.count(b'{') == count or text.count(b'{"') == count)
             yield from entries if sound else itertools.chain.from_iterable(map(parse_line, text.splitlines()))
 
@@ -909,19 +912,20 @@ def read_settled(settings: Settings) -> dict[bytes, str]:
     return settled
 
 
-def lock(path: Path) -> Any:
-    """Have a journal to ourselves until this process ends, however it ends; Oops names the process that has it."""
+def lock(path: Path, shared: bool = False) -> Any:
+    """Have a journal to ourselves (or keep those away who want that) until this process ends; Oops names who has it."""
     file = open(path.with_name(f'.{path.stem}.lock'), 'a+', encoding='utf-8')  # noqa: SIM115  # it is the lock while it is open
     try:
         if os.name == 'nt':
             import msvcrt
 
             file.seek(1 << 30)  # beyond the content, which others may read
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+            if not shared:  # there is no such thing
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             import fcntl
 
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except (BlockingIOError, PermissionError):
         file.seek(0)
         raise Oops(f'{path} is in use by {file.read() or "another run"}; wait for it, or name another root') from None
@@ -1013,7 +1017,8 @@ def verify_clips(settings: Settings) -> None:
             seen[key] = '' if is_whole(settings.root, known) else known['path']
     lost = {key: path for key, path in seen.items() if path}
     for journal in find_journals(settings) if lost else []:
-        kept = (line for line, status, key, ext in read_journal(journal) if key not in lost or (status, ext) != ours)
+        entries = read_journal(journal)
+        kept = (line for line, status, key, ext in entries if key not in lost or (status != b'gone' and (status, ext) != ours))
         replace_file(journal, kept)
     for path in lost.values():
         (settings.root / path).unlink(missing_ok=True)
@@ -1599,22 +1604,25 @@ class Cluster:
             return
         self.looked, patience = now, 2 * self.settings.clip_timeout + 10
         for node in self.nodes.values():
-            if node.runner and node.rows and now - node.heard > patience:
+            if node.runner and node.weather != 'starting' and now - node.heard > patience and not self.answered(node):
                 self.lose(node, f'silent for {patience:.0f} s')
         there = []
         for found in self.ray.nodes():
             if found['Alive'] and found['Resources'].get('CPU'):
                 name = f'node {found["NodeManagerAddress"]} ({found["NodeID"][:4]})'
                 there.append(self.nodes.setdefault(found['NodeID'], Node(found['NodeID'], name)))
-        enough = self.ENOUGH if self.control else 1  # while nothing ever came from anywhere
         for node in there:
-            if not node.runner and node.failures < enough and now >= node.due:
+            if not node.runner and node.failures < self.ENOUGH and now >= node.due:
                 self.start(node)
-        if there and all(node.failures >= enough and not node.runner for node in there):
+        if there and all(node.failures >= self.ENOUGH and not node.runner for node in there):
             self.stop = f'no node can go on ({self.why})'
         silence = min((node.silence for node in there if node.runner), default=0)
         if 0 < self.settings.give_up_after <= silence:
             self.stop = f'nothing came through for {silence:.0f} s ({self.weather})'
+
+    def answered(self, node: Node) -> bool:
+        """Whether an answer lies there, though we did not look for long."""
+        return bool(self.ray.wait([call for call, of in self.calls.items() if of is node], timeout=0)[0])
 
     def start(self, node: Node) -> None:
         strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
@@ -1646,7 +1654,8 @@ class Cluster:
                 try:
                     answer = self.ray.get(call)
                 except self.ray.exceptions.RayError as error:
-                    self.lose(node, str(error).strip().rpartition('\n')[2])
+                    why = str(error).strip()
+                    self.lose(node, why.rpartition('\n')[2], hopeless='creation task' in why)
                 else:
                     yield from self.take(node, answer)
 
@@ -1663,20 +1672,21 @@ class Cluster:
         mine = [bool(node.rows.pop(result.segment.id, None)) for result in results]
         back = [Segment(*fields) for fields in answer['back']]
         self.returned.extend(segment for segment in back if node.rows.pop(segment.id, None))  # with what it has been through
+        node.failures = 0 if any(result.verdict in ANSWERS for result in results) else node.failures
         if answer['stop']:
             self.ray.wait([node.runner.close.remote()], timeout=5)
-            self.lose(node, answer['stop'])
+            self.lose(node, answer['stop'], hopeless=True)
         else:
             self.exchange(node)  # it goes on while we write
         for result, (*_, clip) in itertools.compress(zip(results, answer['done'], strict=True), mine):
-            node.failures = 0
             if result.verdict == DONE:
                 self.control = result.segment._replace(tries=0)
             yield receive(self.settings, result, clip)
 
-    def lose(self, node: Node, why: str) -> None:
-        """A node is gone, or cannot go on: others take its rows. It is tried again, after growing pauses."""
-        node.failures, self.why = node.failures + 1, why
+    def lose(self, node: Node, why: str, hopeless: bool = False) -> None:
+        """A node is gone, or cannot go on: others take its rows. It is tried again, after growing pauses, unless the
+        whole cluster never brought a clip and it is hopeless."""
+        node.failures, self.why = node.failures + 1 if self.control or not hopeless else self.ENOUGH, why
         node.due = time.monotonic() + self.LOOK * 2**node.failures
         say(f'{node.name}: lost ({textwrap.shorten(why, 120)}), {len(node.rows)} rows come back')
         self.returned.extend(node.rows.values())
@@ -1710,12 +1720,8 @@ def connect() -> Any:
     try:
         if host and port.isdecimal():  # else Ray tries for minutes, deaf to Ctrl-C
             socket.create_connection((host, int(port)), 5).close()
-        try:
-            ray.init('auto', **quiet)
-        except ConnectionError:
-            require(not host, f'ray: no cluster at {host}:{port}')
-            say('there is no Ray cluster here, and no RAY_ADDRESS: starting one of this machine alone')
-            ray.init(**quiet)
+        ray.init(**quiet)
+        say(f'Ray: {len(ray.nodes())} nodes, coordinated by {ray.get_runtime_context().gcs_address}')
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise Oops(f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={os.environ.get("RAY_ADDRESS", "")})') from None
     finally:
@@ -1940,7 +1946,7 @@ def open_root(settings: Settings) -> None:
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
     tag = settings.shard.replace('/', '-of-')
     settings.journal = settings.wavs / ('journal.jsonl' if tag == '0-of-1' else f'journals/{tag}.jsonl')
-    settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{tag}-'
+    settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}-'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     settings.cookie_path = root / Path(settings.cookie_path).expanduser()
     try:
@@ -2014,7 +2020,7 @@ def find_ffmpeg(settings: Settings) -> set[str]:
 
 def announce(settings: Settings, survey: Survey) -> None:
     """What there is to do, and whether the disk has room for it."""
-    left = survey.total - survey.before.total()
+    left, survey.announced = survey.total - survey.before.total(), True
     counts = f'{survey.total} rows, {survey.before.total()} settled ({survey.before[DONE]} done), {left} to do'
     share = f' (shard {settings.shard})' if survey.shards > 1 else ''
     say(f'{", ".join(settings.splits)}{share}: {counts}, {settings.ext} in {settings.wavs}')
@@ -2039,8 +2045,8 @@ def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progre
     def tick(weather: str) -> None:
         if not survey.whole:
             survey.advance(0.05)
-            if survey.whole:
-                announce(settings, survey)
+        if survey.whole and not survey.announced:
+            announce(settings, survey)
         bar.tell(weather)
         journal.sync()
 
@@ -2079,6 +2085,20 @@ def settle_rows(settings: Settings, labels: dict[str, str]) -> int:
     return progress.left()
 
 
+def claim_journals(settings: Settings, sharded: bool, held: contextlib.ExitStack) -> None:
+    """Our journal is ours for the run; without shards, and for verifying, so are all others."""
+    unsharded = settings.wavs / 'journal.jsonl'
+    held.enter_context(lock(settings.journal))
+    with contextlib.ExitStack() as lent:
+        if settings.verify or not sharded:
+            for path in {unsharded, *find_journals(settings)} - {settings.journal}:
+                (lent if sharded else held).enter_context(lock(path))
+        if settings.verify:
+            verify_clips(settings)
+    if sharded:
+        held.enter_context(lock(unsharded, shared=True))
+
+
 def run(settings: Settings) -> int:
     """The job: lists, cookies and locks, then all rows, then the metadata. Returns the exit status."""
     for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
@@ -2087,16 +2107,11 @@ def run(settings: Settings) -> int:
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     sharded = settings.shard != '0/1'
-    with contextlib.ExitStack() as held, contextlib.ExitStack() as lent:
-        held.enter_context(lock(settings.journal))
-        for path in set(find_journals(settings)) - {settings.journal} if settings.verify or not sharded else []:
-            (lent if sharded else held).enter_context(lock(path))
-        mine = [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]
-        for left in mine if sharded else [*settings.temps.iterdir(), settings.parts.parent]:  # of a run that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        if settings.verify:
-            verify_clips(settings)
-        lent.close()  # to other shards
+    with contextlib.ExitStack() as held:
+        claim_journals(settings, sharded, held)
+        mine = settings.run_prefix if sharded else settings.run_prefix.removesuffix('0-of-1-')
+        for left in [*settings.temps.glob(f'{mine}*'), settings.parts if sharded else settings.parts.parent]:
+            shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
         left = settle_rows(settings, labels)
     say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(settings))
     return 1 if left else 0

@@ -101,7 +101,7 @@ def test_one_run_per_shard(program: Program) -> None:
     wait_for(lambda: program.site.counts['media'])
     assert re.search(r'0-of-2.jsonl is in use by process \d+ on', program.run('--shard', '0/2', status=2).stderr)
     for flags in ([], ['--shard', '1/2', '--verify']):
-        assert '0-of-2.jsonl is in use by' in program.run(*flags, status=2).stderr
+        assert 'journal.jsonl is in use by' in program.run(*flags, status=2).stderr
     program.site.healthy.fault = ''
     assert '6 to do' in program.run('--shard', '01/02').stdout
     first.terminate()
@@ -125,6 +125,39 @@ def test_journals_of_separate_disks_come_together(program: Program, tmp_path: pa
     assert program.site.counts['player'] == 21
 
 
+def test_a_shard_does_not_start_beside_a_run_without_shards(program: Program) -> None:
+    program.offer(*stand_in.rows(4))
+    program.site.healthy.fault = 'media stall'
+    first = program.start()
+    wait_for(lambda: program.site.counts['media'])
+    assert re.search(r'journal.jsonl is in use by process \d+ on', program.run('--shard', '0/2', status=2).stderr)
+    first.terminate()
+    first.communicate()
+    program.site.healthy.fault = ''
+    assert '2 to do' in program.run('--shard', '0/2').stdout
+
+
+def test_a_damaged_clip_of_a_row_that_was_gone_once(program: Program) -> None:
+    (row,) = stand_in.rows(1)
+    program.offer(row)
+    program.site.add(row[:11], fault='age')
+    program.run()
+    program.site.videos.clear()
+    program.run('--again', 'age')
+    program.clip().write_bytes(b'')
+    program.run('--verify')
+    assert program.clip().stat().st_size > 100_000
+
+
+def test_what_lies_in_temps_and_is_not_ours_stays(program: Program) -> None:
+    program.offer(*stand_in.rows(1))
+    thesis = program.root / 'temps' / 'precious' / 'thesis'
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text('done')
+    program.run()
+    assert thesis.read_text() == 'done'
+
+
 @pytest.mark.parametrize('before', [[], ['--shard', '0/1'], ['--shard', '1/3']], ids=str)
 def test_a_shard_verifies_what_others_have_fetched(program: Program, before: list[str]) -> None:
     program.offer(*stand_in.rows(6))
@@ -142,7 +175,7 @@ def test_a_shard_verifies_what_others_have_fetched(program: Program, before: lis
 
 @pytest.mark.parametrize('spoil', ['torn', 'glued', 'zeros', 'another make', 'cut'])
 def test_a_spoiled_line_costs_its_row_only(tmp_path: pathlib.Path, spoil: str) -> None:
-    known = dict.fromkeys(download.RECORD, 0) | {'ext': 'm4a', 'status': 'done', 'bytes': 1, 'title': '"ext": "wav", {é}'}
+    known = dict.fromkeys(download.RECORD, 0) | {'ext': 'm4a', 'status': 'done', 'bytes': 1, 'title': '"ext": "wav", {é} :{'}
     lines = [download.write_line({**known, 'id': f'id_{n}'}) for n in range(5)]
     lines[3] = download.write_line(
         {'status': 'gone', 'id': 'id_3', 'reason': 'private', 'message': 'Private video', 'split': 'eval'}
