@@ -20,6 +20,7 @@ try:
     from ray.cluster_utils import Cluster
 except ImportError:
     Cluster = None
+pytestmark = pytest.mark.timeout(400)  # a cluster takes its time to start, and to notice a death
 needs_ray = pytest.mark.skipif(not Cluster, reason='RAY IS NOT INSTALLED: pip install -r tests/requirements-ray.txt')
 
 
@@ -44,7 +45,7 @@ def start(program: Program, *flags: str) -> subprocess.Popen:
 
 
 def end(process: subprocess.Popen, status: int = 0) -> str:
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == status, out + err
     assert 'Traceback' not in out + err, out + err
     return out
@@ -95,7 +96,7 @@ def test_a_throttled_node_gives_its_rows_to_the_others(program: Program, cluster
 @needs_ray
 def test_two_addresses_bring_more_than_one(program: Program, cluster: 'Cluster') -> None:
     """Each may ask 6 times in 3 s."""
-    program.offer(*stand_in.rows(36))
+    program.offer(*stand_in.rows(24))
 
     def seconds(count: int, root: str) -> float:
         doors = [program.site.door() for _ in range(count)]
@@ -109,11 +110,11 @@ def test_two_addresses_bring_more_than_one(program: Program, cluster: 'Cluster')
         end(process)
         for node in nodes:
             cluster.remove_node(node)
-        assert len(other.metadata) == 36
+        assert len(other.metadata) == 24
         return time.monotonic() - began
 
     one, two = seconds(1, 'one'), seconds(2, 'two')
-    assert one > 3 * (36 / 6 - 2), 'the limit was one'
+    assert one > 3 * (24 / 6 - 2), 'the limit was one'
     assert two < 0.75 * one
 
 
@@ -122,7 +123,7 @@ def test_a_cluster_of_nodes_that_cannot_work_says_why(program: Program, cluster:
     program.offer(*stand_in.rows(3))
     cluster.add_node(num_cpus=1, env_vars={**program.site.env, 'SSL_CERT_FILE': '/nowhere/ca.pem'})
     process = start(program)
-    out, err = process.communicate(timeout=100)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 1
     assert 'SSL_CERT_FILE = /nowhere/ca.pem: no such file' in out
     assert re.search(r'^stopped: no node can go on \(.*\); 3 rows are left', err, re.M)
@@ -165,7 +166,7 @@ def test_nodes_that_hear_nothing_but_no_give_up(program: Program, cluster: 'Clus
     program.site.weather = 'bot'
     add_node(cluster, program, program.site.main_door)
     process = start(program, '--give-up-after', '2')
-    _, err = process.communicate(timeout=100)
+    _, err = process.communicate(timeout=200)
     assert process.returncode == 1
     assert re.search(r'^stopped: nothing came through for \d+ s \(1 of 1 nodes: bot check', err, re.M)
 
@@ -190,9 +191,10 @@ def test_a_cluster_that_is_not_there(program: Program, monkeypatch: pytest.Monke
     program.offer(*stand_in.rows(3))
     monkeypatch.setenv('RAY_ADDRESS', '127.0.0.1:1')
     process = start(program)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=200)
     assert process.returncode == 2, out + err
-    assert re.fullmatch(r'download.py: ray: .*refused.* \(RAY_ADDRESS=127.0.0.1:1\)\n', err)
+    assert re.search(r'^download.py: ray: .*refused.* \(RAY_ADDRESS=127.0.0.1:1\)$', err, re.M), err
+    assert 'Traceback' not in err
 
 
 def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
