@@ -1571,7 +1571,7 @@ class Node:
 
     runner: Any = None
     wanted = failures = 0  # rows; times in a row that it was lost
-    weather = stop = ''
+    weather = ''
     silence = heard = due = 0.0  # s that all its routes are closed; when it last answered; when it may be started again
 
     def __init__(self, id: str, name: str) -> None:
