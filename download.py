@@ -2091,7 +2091,7 @@ def claim_journals(settings: Settings, sharded: bool, held: contextlib.ExitStack
     held.enter_context(lock(settings.journal))
     with contextlib.ExitStack() as lent:
         if settings.verify or not sharded:
-            for path in {unsharded, *find_journals(settings)} - {settings.journal}:
+            for path in sorted({unsharded, *find_journals(settings)} - {settings.journal}):
                 (lent if sharded else held).enter_context(lock(path))
         if settings.verify:
             verify_clips(settings)

@@ -101,7 +101,7 @@ def test_one_run_per_shard(program: Program) -> None:
     wait_for(lambda: program.site.counts['media'])
     assert re.search(r'0-of-2.jsonl is in use by process \d+ on', program.run('--shard', '0/2', status=2).stderr)
     for flags in ([], ['--shard', '1/2', '--verify']):
-        assert 'journal.jsonl is in use by' in program.run(*flags, status=2).stderr
+        assert 'jsonl is in use by' in program.run(*flags, status=2).stderr
     program.site.healthy.fault = ''
     assert '6 to do' in program.run('--shard', '01/02').stdout
     first.terminate()

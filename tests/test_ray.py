@@ -203,7 +203,7 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
         download.read_settings(['--engine', 'ray'])
 
 
-@pytest.fixture(scope='module')
+@pytest.fixture(scope='session')
 def only_site() -> Iterator[stand_in.YouTube]:
     """The same for all runners of this process, for their workers inherit its way there from the first."""
     with stand_in.YouTube() as running:
