@@ -1598,7 +1598,7 @@ class Cluster:
         return bool(self.stop) or not (self.returned or any(node.rows for node in self.nodes.values()))
 
     def look(self) -> None:
-        """Find the nodes that are there; lose those that have rows and fell silent, start those that have no runner."""
+        """Find the nodes that are there; lose those that fell silent, start those that have no runner."""
         now = time.monotonic()
         if now - self.looked < self.LOOK:
             return
