@@ -25,6 +25,7 @@ import codecs
 import concurrent.futures
 import contextlib
 import csv
+import difflib
 import errno
 import heapq
 import http.client
@@ -54,7 +55,8 @@ import traceback
 import urllib.parse
 import urllib.request
 import zlib
-from collections import Counter, deque
+from array import array
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -63,7 +65,12 @@ from tqdm import tqdm
 
 # ---------------------------------------------------------------------------------------------------------- settings
 # what to fetch
-splits: list[str] = ['unbalanced_train']  # lists to fetch: eval, balanced_train, unbalanced_train, any csvs/<name>_segments.csv
+splits: list[str] = ['unbalanced_train']  # eval, balanced_train, unbalanced_train, eval_strong, train_strong, any csvs/<name>.csv
+labels: list[str] = []  # only rows with one of these classes, by name or MID, e.g. Dog /m/01yrx; none: all rows
+exclude: list[str] = []  # no rows with one of these classes
+descendants: bool = True  # a class of labels or exclude brings those below it in AudioSet's ontology, Animal also Dog
+per_label: int | None = None  # at most so many rows of a class in each list, rare classes first; None: all
+seed: int = 0  # of the choice that per_label makes
 limit: int | None = None  # only the first so many rows (of which a shard takes its share); None: all
 shard: str = '0/1'  # this machine's share of the rows: 3/8 is the fourth of eight equal ones
 again: list[str] = []  # reasons of gone rows to ask for once more, e.g. age (now with cookies) or country (now elsewhere)
@@ -71,6 +78,8 @@ again: list[str] = []  # reasons of gone rows to ask for once more, e.g. age (no
 ext: str = 'm4a'  # audio: m4a (the source's own bits), wav, flac, opus, mp3; video: mp4
 sample_rate: int | None = None  # Hz; None: the source's
 channels: int | None = None  # 1: mono, 2: stereo; None: the source's
+pad: bool = False  # audio: lengthen short clips with silence to what their row asks for, those of AudioSet to 10 s
+preset: str = ''  # panns or ast: ext, sample_rate, channels and name as these take them; flags beside it win
 max_height: int = 360  # pixels; the tallest video to take for mp4
 exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), not at the keyframe before it and an edit list
 name: str = 'id_{ytid}'  # of a clip in wavs/, from ytid, split, start, end, index (of the row in its list), part (index // 5000)
@@ -94,11 +103,20 @@ ffmpeg: str = ''  # another ffmpeg to use; empty: the one that comes with imagei
 ydl_opts: dict = {}  # more options for yt-dlp, on the command line as JSON
 root: str = ''  # folder with csvs, wavs, temps, cookies.txt and the metadata; empty: where this script is
 # instead of a plain run
+dry_run: bool = False  # only say how many rows there are, how many are settled and how many to do; YouTube is not asked
+report: str | None = None  # only say which classes the clips cover; with the name of a file, as CSV there
 verify: bool = False  # check every clip that the journal names and fetch again what is missing or damaged
 merge: bool = False  # only make audioset_metadata.json from the journals, those of all shards
 
 # ------------------------------------------------------------------------------------------------------------- types
-BUCKET = 'https://storage.googleapis.com/us_audioset/youtube_corpus/v1/csv/'
+CORPUS = 'https://storage.googleapis.com/us_audioset/youtube_corpus/'
+ONTOLOGY = 'https://raw.githubusercontent.com/audioset/ontology/master/ontology.json'
+WEAK, STRONG = ('eval', 'balanced_train', 'unbalanced_train'), ('eval_strong', 'train_strong')  # AudioSet's own lists
+LENGTH = 10.0  # s of a clip whose list names no end, as AudioSet's
+PRESETS = {
+    'panns': {'ext': 'wav', 'sample_rate': 32_000, 'channels': 1, 'name': '{split}_segments/Y{ytid}'},
+    'ast': {'ext': 'wav', 'sample_rate': 16_000, 'channels': 1},
+}
 IN_MP4 = ['-movflags', '+faststart', '-f', 'mp4']
 ENCODE = {  # ext -> how ffmpeg makes its sound
     'm4a': ['-c:a', 'aac', '-b:a', '128k', *IN_MP4],
@@ -111,6 +129,7 @@ ENCODE['mp4'] = ENCODE['m4a']
 AAC_RATES = [7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000]  # Hz
 RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000, 48000], 'mp3': AAC_RATES[1:10]}
 
+ELSEWHERE = 'elsewhere'  # why a row is settled whose clip is done, but not for AudioSet's weak labels
 DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP = 'done', 'gone', 'later', 'failed', 'doubt', 'throttled', 'stop'
 ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
@@ -169,11 +188,18 @@ class Segment(NamedTuple):
     cheap: bool = True  # ask with the single cheap request first
     deaths: int = 0  # of workers that had it
     closings: int = 0  # of a route that it met open
+    mark: str = ''  # its start in ms, where its video has other clips in other lists
+    more: str = ''  # what else its list tells, as JSON: events, captions, labels, subset
 
     @property
     def id(self) -> str:
-        """Its name in the journal, the metadata and wavs/."""
-        return f'id_{self.ytid}'
+        """Its name in the journal and the metadata."""
+        return f'id_{self.ytid}{self.mark}'
+
+    @property
+    def nominal(self) -> float:
+        """Length in s that it is padded to."""
+        return LENGTH if self.split in WEAK + STRONG else self.end - self.start
 
     @property
     def url(self) -> str:
@@ -246,18 +272,98 @@ def say(message: str) -> None:
         print(message, flush=True)
 
 
-def parse_row(line: bytes, split: str, index: int = 0) -> Segment:
-    """One line `YTID, start, end, "tag,tag"`, times in s; ValueError says what is wrong with it."""
-    fields = next(csv.reader([line.decode(errors='replace')], skipinitialspace=True))
-    if len(fields) < 4:
-        raise ValueError(f'{len(fields)} of 4 fields')
-    if not re.fullmatch(r'[A-Za-z0-9_-]{11}', fields[0]):
-        raise ValueError(f'{fields[0]!r} is not a video id')
-    start, end = float(fields[1]), float(fields[2])
-    if not 0 <= start < end < math.inf:
-        raise ValueError(f'no clip from {start} to {end} s')
-    tags = tuple(tag.strip() for field in fields[3:] for tag in field.split(',') if tag.strip())
-    return Segment(fields[0], start, end, tags, split, index)
+COLUMNS = {  # what a column tells -> names that it goes by, in lower case
+    'clip': ('segment_id',),  # of AudioSet's strong labels: YTID_<start in ms>; the times beside it are an event's
+    'ytid': ('ytid', 'youtube_id', 'video_id', 'yt_id'),
+    'start': ('start', 'start_time', 'start_seconds', 'start_time_seconds'),
+    'end': ('end', 'end_time', 'end_seconds', 'end_time_seconds'),
+    'duration': ('duration', 'duration_seconds'),
+    'tags': ('tags', 'tag', 'mids', 'mid', 'positive_labels'),
+    'label': ('label', 'labels', 'class', 'display_name'),
+    'caption': ('caption', 'captions'),
+    'subset': ('split', 'subset'),
+}
+EXPECTED = (
+    'expected: rows `YTID, start, end, "tag,tag"` as AudioSet\'s, rows `YTID,start,label,subset` as VGGSound\'s, or a header '
+    'that names ytid (or youtube_id, video_id), start (or start_time) and, if there are, end or duration, tags, label, caption'
+)
+
+
+class Form(NamedTuple):
+    """How a list is written: the columns, what stands between them, and whether the first line names them."""
+
+    columns: dict[str, int]
+    separator: str = ','
+    headed: bool = False
+
+    def read(self, line: bytes) -> dict[str, str]:
+        """The cells of a line; ValueError if there are too few."""
+        text = line.decode(errors='replace')
+        fields = next(csv.reader([text], delimiter=self.separator, skipinitialspace=True, strict=self.headed))
+        needed = max(self.columns.values()) + 1
+        if len(fields) < needed:
+            raise ValueError(f'{len(fields)} of {needed} fields')
+        if self is AUDIOSET:
+            fields[3:] = [','.join(fields[3:])]  # the quotes around the tags may be missing
+        return {tells: fields[index].strip() for tells, index in self.columns.items()}
+
+    def clip(self, cells: dict[str, str]) -> tuple[str, float, float]:
+        """Video id, start and end (s) of a line; ValueError says what is wrong with them."""
+        ytid, _, start = cells['clip'].rpartition('_') if 'clip' in cells else (cells['ytid'], '', cells['start'])
+        if not re.fullmatch(r'[A-Za-z0-9_-]{11}', ytid):
+            raise ValueError(f'{ytid!r} is not a video id')
+        begin = float(start) / (1000 if 'clip' in cells else 1)
+        length = float(cells.get('duration') or LENGTH)
+        end = float(cells['end']) if cells.get('end') and 'clip' not in cells else begin + length
+        if not 0 <= begin < end < math.inf:
+            raise ValueError(f'no clip from {begin} to {end} s')
+        return ytid, begin, end
+
+
+AUDIOSET = Form({'ytid': 0, 'start': 1, 'end': 2, 'tags': 3})
+VGGSOUND = Form({'ytid': 0, 'start': 1, 'label': 2, 'subset': 3})
+
+
+def is_number(text: str) -> bool:
+    return bool(re.fullmatch(r'\s*\d+(\.\d*)?\s*', text))
+
+
+def recognise(path: Path) -> Form:
+    """The form of a list, by its first line; Oops if it has none of ours."""
+    line = next((line for _, line in read_lines(path)), b'').decode(errors='replace')
+    separator = '\t' if '\t' in line else ','
+    cells = [cell.strip('" ') for cell in line.strip().split(separator)]  # enough to tell
+    heads = [cell.lower().replace(' ', '_') for cell in cells]
+    columns = {tells: heads.index(name) for tells, names in COLUMNS.items() for name in names[::-1] if name in heads}
+    if {'clip', 'start', 'end', 'label'} <= columns.keys() or {'ytid', 'start'} <= columns.keys():
+        return Form(columns, separator, headed=True)
+    if len(cells) == 4 and is_number(cells[1]) and not is_number(cells[2]) and not path.name.endswith('_segments.csv'):
+        return VGGSOUND
+    if path.name.endswith('_segments.csv') or (len(cells) > 3 and is_number(cells[1]) and is_number(cells[2])):
+        return AUDIOSET
+    raise Oops(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
+
+
+def distinct(found: Iterable[str]) -> list[str]:
+    """The same without what is empty or repeated."""
+    return [text for text in dict.fromkeys(found) if text]
+
+
+def parse_row(row: bytes, split: str, index: int = 0, form: Form = AUDIOSET, names: dict[str, str] | None = None) -> Segment:
+    """The segment of a row: of a line, or of all lines of a clip; ValueError says what is wrong with it."""
+    lines = [form.read(line) for line in row.rstrip(b'\n').split(b'\n')]
+    ytid, start, end = form.clip(lines[0])
+    cells = {tells: distinct(line[tells] for line in lines) for tells in form.columns}
+    more: dict[str, Any] = {'captions': cells.get('caption'), 'subset': (cells.get('subset') or [''])[0]}
+    if 'clip' in form.columns:
+        cells['tags'] = cells['label']
+        times = [(float(line['start']), float(line['end']), line['label']) for line in lines]
+        more['events'] = [{'start': on, 'end': off, 'tag': tag, 'label': (names or {}).get(tag, tag)} for on, off, tag in times]
+    else:
+        more['labels'] = cells.get('label')
+    told = json.dumps({name: value for name, value in more.items() if value}, ensure_ascii=False)
+    tags = distinct(re.split(r'[,;|\s]+', ','.join(cells.get('tags', []))))
+    return Segment(ytid, start, end, tuple(tags), split, index, more=told if told != '{}' else '')
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -274,46 +380,210 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     return read()
 
 
-PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "[\w/,. -]{0,9999}"\s*')  # as published
+PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,. -]{0,9999})"\s*')  # as published
 
 
 def identify(line: bytes, split: str) -> bytes:
-    """The id of a row, in a tenth of the time that it takes to parse it; ValueError as there."""
+    """The id of a row of AudioSet, in a tenth of the time that it takes to parse it; ValueError as there."""
     plain = PLAIN_ROW.fullmatch(line)
     if plain and float(plain[2]) < float(plain[3]):
         return b'id_' + plain[1]
     return parse_row(line, split).id.encode()
 
 
-def known_good(line: bytes, split: str, reason: str) -> Segment | None:
-    """The segment of a settled row, if it was done."""
+def read_labels(path: Path) -> dict[str, str]:
+    """Tag (MID) -> label (display name), as published."""
+    with open(path, encoding='utf-8-sig', newline='') as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or not {'mid', 'display_name'} <= rows[0].keys():
+        raise Oops(f'{path}: not the list of labels, whose header names mid and display_name; delete it to fetch it anew')
+    return {row['mid']: row['display_name'] for row in rows}
+
+
+def read_names(path: Path) -> dict[str, str]:
+    """Tag -> label of the strong labels: two columns without a header."""
+    with open(path, encoding='utf-8-sig') as lines:
+        rows = [line.rstrip('\n').split('\t') for line in lines if line.strip()]
+    require(rows and all(len(row) == 2 for row in rows), f'{path}: not the names of strong labels; delete it to fetch it anew')
+    return dict(rows)
+
+
+def read_ontology(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """Names and children of the classes of AudioSet's ontology, by their MIDs."""
+    try:
+        nodes = json.loads(path.read_text(encoding='utf-8-sig'))
+        return {node['id']: node['name'] for node in nodes}, {node['id']: node['child_ids'] for node in nodes}
+    except (ValueError, KeyError, TypeError):
+        raise Oops(f"{path}: not AudioSet's ontology; delete it to fetch it anew") from None
+
+
+class List(NamedTuple):
+    """A list of segments. A row is one line of AudioSet's long lists, which are never held, or all lines of a clip."""
+
+    path: Path
+    form: Form
+    rows: list[tuple[int, bytes]] | None  # with the numbers of their first lines; None: to be read line by line
+    wrong: list[str]  # what to say of lines that are none
+    names: dict[str, str]  # tag -> label of events
+
+    def __iter__(self) -> Iterator[tuple[int, bytes]]:
+        return read_lines(self.path) if self.rows is None else iter(self.rows)
+
+    def parse(self, row: bytes, split: str, index: int = 0) -> Segment:
+        return parse_row(row, split, index, self.form, self.names)
+
+    def clip(self, row: bytes) -> tuple[str, float]:
+        """Video id and start (s)."""
+        return self.form.clip(self.form.read(row.partition(b'\n')[0]))[:2]
+
+
+def list_path(settings: Settings, split: str) -> Path:
+    """Where a list is, or belongs."""
+    names = [f'audioset_{split}.tsv'] if split in STRONG else [f'{split}_segments.csv', f'{split}.csv', f'{split}.tsv']
+    paths = [settings.csvs / name for name in names]
+    return next((path for path in paths if path.exists()), paths[0])
+
+
+def open_list(settings: Settings, split: str) -> List:
+    path = list_path(settings, split)
+    form, rows, wrong = recognise(path), dict[tuple[str, int], list](), list[str]()
+    if split in WEAK and form is AUDIOSET:
+        return List(path, form, None, wrong, {})
+    lines = read_lines(path)
+    for number, line in itertools.islice(lines, form.headed, None):
+        try:
+            cells = form.read(line)
+            ytid, start, _ = form.clip(cells)
+            if 'clip' in cells:
+                float(cells['start']), float(cells['end'])
+        except (ValueError, csv.Error) as error:
+            wrong.append(f'{path.name}, line {number}: skipped, {error}')
+            continue
+        rows.setdefault((ytid, round(start * 1000)), [number]).append(line.rstrip(b'\r\n'))
+    names = read_names(settings.csvs / 'mid_to_display_name.tsv') if 'clip' in form.columns else {}
+    return List(path, form, [(number, b'\n'.join(found)) for number, *found in rows.values()], wrong, names)
+
+
+def open_lists(settings: Settings) -> dict[str, List]:
+    """All lists, AudioSet's first: others share its clips."""
+    return {split: open_list(settings, split) for split in sorted(settings.splits, key=lambda split: split not in WEAK)}
+
+
+def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
+    """The MIDs, and the names in lower case, of the classes that are meant and of those below them; Oops with the nearest."""
+    tags = defaultdict[str, list[str]](list, {name: [] for name in known})  # of the lists' own classes; by name
+    for tag, label in labels.items():
+        tags[label.casefold()].append(tag)
+    found, todo = set[str](), list[str]()
+    for name in names:
+        if name not in labels and name.casefold() not in tags:
+            near = difflib.get_close_matches(name.casefold(), tags, 3, 0.5)
+            raise Oops(f'{name!r} is no class of these lists{"; did you mean " if near else ""}{" or ".join(near)}')
+        todo += [name] if name in labels else tags[name.casefold()]
+        found.add(name.casefold())
+    while todo:
+        if (tag := todo.pop()) not in found:
+            found |= {tag, labels.get(tag, tag).casefold()}
+            todo += below.get(tag, [])
+    return found
+
+
+class Choice(NamedTuple):
+    """Which rows are wanted, by their classes."""
+
+    labels: set[str]  # one of these; empty: any
+    exclude: set[str]
+    per_label: int | None
+    seed: int
+
+    def takes(self, classes: Iterable[str]) -> bool:
+        plain = [name if name[:1] == '/' else name.casefold() for name in classes]
+        return (not self.labels or not self.labels.isdisjoint(plain)) and self.exclude.isdisjoint(plain)
+
+    def pick(self, classes: Iterable[tuple[str, ...]]) -> bytearray:
+        """For each row 1 if it is taken: as many as there may be without one class too often, rare classes first."""
+        same: dict[tuple, tuple] = {}
+        rows = [same.setdefault(found, found) if self.takes(found) else () for found in classes]
+        members = defaultdict[str, array](lambda: array('L'))  # class -> indexes of its rows
+        for index, found in enumerate(rows):
+            for name in found:
+                if not self.labels or self.takes([name]):
+                    members[name].append(index)
+        count, picked = Counter[str](), bytearray(len(rows))
+        for name in sorted(members, key=lambda name: (len(members[name]), name)):
+            order = list(members[name])
+            random.Random(f'{self.seed} {name}').shuffle(order)
+            for index in order:
+                capped = [of for of in rows[index] if of in members]
+                if not picked[index] and all(count[of] < self.per_label for of in capped):
+                    picked[index] = 1
+                    count.update(capped)
+        return picked
+
+
+def make_choice(settings: Settings, lists: dict[str, List], labels: dict[str, str]) -> Choice | None:
+    """What the settings choose; None: everything."""
+    if not (settings.labels or settings.exclude or settings.per_label):
+        return None
+    names, below = labels, {}
+    if (settings.labels or settings.exclude) and settings.descendants:
+        theirs, below = read_ontology(settings.csvs / 'ontology.json')
+        names = {**theirs, **labels}
+    own = [one for one in lists.values() if 'label' in one.form.columns and 'clip' not in one.form.columns]
+    known = {name.casefold() for one in own for _, row in one for name in classes_of(one, row)}
+    wanted, unwanted = (find_classes(of, names, below, known) for of in (settings.labels, settings.exclude))
+    return Choice(wanted, unwanted, settings.per_label, settings.seed)
+
+
+def classes_of(one: List, row: bytes) -> tuple[str, ...]:
+    """The classes of a row: MIDs, or names where its list has no MIDs; none of a line that is no row."""
+    plain = PLAIN_ROW.fullmatch(row) if one.form is AUDIOSET else None
+    if plain:
+        return tuple(dict.fromkeys(plain[4].decode().split(',')))
     with contextlib.suppress(ValueError, csv.Error):
-        return parse_row(line, split) if reason == DONE else None
-    return None
+        segment = one.parse(row, '')
+        return segment.tags or tuple(json.loads(segment.more or '{}').get('labels', ()))
+    return ()
+
+
+class Known(NamedTuple):
+    """What the journals tell."""
+
+    settled: dict[bytes, str]  # id -> why it needs nothing more; '' once it was met in a list
+    asked: set[bytes]  # videos that other lists than AudioSet's long ones name
+    starts: dict[bytes, float]  # of these -> the start (s) of AudioSet's clip
+    noted: set[bytes]  # list and id, of clips whose record has what the list tells
 
 
 class Survey:
     """Which rows of the lists are to be done: found out bit by bit, for two million take seconds, and kept as a byte each."""
 
-    SHOWN = 50  # of the rows that are skipped
-
-    def __init__(self, settings: Settings, known: dict[bytes, str]) -> None:
-        self.settings, self.known = settings, known  # id -> why it is settled; '' once it was met in a list
+    def __init__(
+        self,
+        settings: Settings,
+        lists: dict[str, List],
+        known: Known,
+        choice: Choice | None = None,
+        shown: int = 50,
+        tally: Counter[tuple[tuple[str, ...], str]] | None = None,
+    ) -> None:
+        self.settings, self.lists, self.known, self.choice = settings, lists, known, choice
         self.shard, self.shards = map(int, settings.shard.split('/'))
-        self.new, self.before, self.skipped = 0, Counter[str](), 0  # rows to do, the settled ones by reason, those that are none
+        self.new, self.before = 0, Counter[str]()  # rows to do, the settled ones by reason
+        self.skipped, self.shown = 0, shown  # lines that are no rows; of how many of those to speak
         self.control: Segment | None = None  # one that was done
-        self.wanted = {split: bytearray() for split in settings.splits}  # for each row 1, or 0: there is nothing to do
+        self.notes = deque[Segment]()  # rows whose clips are there, or will be, for another list
+        self.wanted = {split: bytearray() for split in lists}  # for each row 1, or 0: there is nothing to do
+        self.counts = {split: Counter[str]() for split in lists}  # rows to do ('new') and settled ones by reason
         self.ended, self.announced = set[str](), False  # splits; whether the user knows the counts
-        self.met, self.whole, self.reading = 0, False, self.read([read_lines(self.path(split)) for split in self.wanted])
-        self.again = [read_lines(self.path(split)) for split in self.wanted]  # for those who take the rows
-
-    def path(self, split: str) -> Path:
-        return self.settings.csvs / f'{split}_segments.csv'
+        self.tally = tally  # rows by classes and reason, if somebody asks
+        self.met, self.whole, self.reading = 0, False, self.read([iter(one) for one in lists.values()])
+        self.again = [iter(one) for one in lists.values()]  # for those who take the rows
 
     def skip(self, message: str) -> None:
         self.skipped += 1
-        if self.skipped <= self.SHOWN:
-            say(message if self.skipped < self.SHOWN else 'more rows are skipped; the table at the end counts them')
+        if self.skipped <= self.shown:
+            say(message if self.skipped < self.shown else 'more rows are skipped; the table at the end counts them')
 
     @property
     def total(self) -> int:
@@ -321,43 +591,112 @@ class Survey:
 
     def read(self, lists: list[Iterator[tuple[int, bytes]]]) -> Iterator[None]:
         """Go through all lists, pausing every now and then."""
-        known, before, limit = self.known, self.before, self.settings.limit
-        for (split, wanted), lines in zip(self.wanted.items(), lists, strict=True):
-            while batch := list(itertools.islice(lines, 1000)):
-                keys = [b'id_' + line[:11] for _, line in batch]
-                for (number, line), key, reason in zip(batch, keys, map(known.get, keys), strict=True):
-                    if not reason:  # what is settled was a row before
-                        key = self.examine(line, split, number)
-                        reason = known.get(key)
-                    ours = key and self.met % self.shards == self.shard
-                    wanted.append(bool(ours and not reason))
-                    if key:
-                        known[key] = ''
-                        self.met += 1
-                    if ours and reason:
-                        before[reason] += 1
-                        self.control = self.control or known_good(line, split, reason)
-                    self.new += wanted[-1]
-                    if self.met == limit:
-                        return
+        for (split, one), rows in zip(self.lists.items(), lists, strict=True):
+            for complaint in one.wrong:
+                self.skip(complaint)
+            former = Counter(self.before, new=self.new)
+            picked = self.choice.pick(classes_of(one, row) for _, row in one) if self.choice and self.choice.per_label else None
+            while batch := list(itertools.islice(rows, 1000)):
+                full = self.take(split, batch, picked)
+                self.counts[split] = Counter(self.before, new=self.new) - former
+                if full:
+                    return
                 yield
             self.ended.add(split)
 
-    def examine(self, line: bytes, split: str, number: int) -> bytes:
+    def take(self, split: str, batch: list[tuple[int, bytes]], picked: bytearray | None) -> bool:
+        """Go through some rows of a list; True if they are as many as the limit allows."""
+        one, known, wanted, tally = self.lists[split], self.known.settled, self.wanted[split], self.tally
+        look_up = self.look_up_plain if one.rows is None else self.look_up
+        for (number, row), (key, reason) in zip(batch, look_up(split, batch), strict=True):
+            if not reason:  # what is settled was a row before
+                key = self.examine(split, key, row, number)
+                reason = known.get(key)
+            if key and self.choice and not (picked[len(wanted)] if picked else self.choice.takes(classes_of(one, row))):
+                key = b''
+            ours = key and self.met % self.shards == self.shard
+            wanted.append(bool(ours and not reason))
+            if key:
+                known[key] = ''
+                self.met += 1
+            if ours and reason:
+                self.before[reason] += 1
+                self.control = self.control or self.known_good(split, row, reason)
+            if ours and tally is not None:
+                tally[classes_of(one, row), reason or ''] += 1
+            self.new += wanted[-1]
+            if self.met == self.settings.limit:
+                return True
+        return False
+
+    def look_up_plain(self, split: str, rows: list[tuple[int, bytes]]) -> Iterable[tuple[bytes, str | None]]:
+        """Id and, of a settled row, why, for those of AudioSet's long lists: two million of them in no time."""
+        if self.known.asked:
+            by_video = {row[:11]: row for _, row in rows}
+            for ytid in by_video.keys() & self.known.asked:
+                with contextlib.suppress(ValueError, csv.Error):
+                    self.known.starts[ytid] = parse_row(by_video[ytid], split).start
+        keys = [b'id_' + row[:11] for _, row in rows]
+        reasons = list(map(self.known.settled.get, keys))
+        for index in [index for index, reason in enumerate(reasons) if reason == ELSEWHERE]:
+            with contextlib.suppress(ValueError, csv.Error):
+                self.notes.append(parse_row(rows[index][1], split))
+            reasons[index] = DONE
+        return zip(keys, reasons, strict=True)
+
+    def look_up(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
+        """The same for other lists, whose clips may be AudioSet's, and whose videos may be known to be gone."""
+        for _, row in rows:
+            segment = self.segment(split, row, 0)
+            key, of_video = segment.id.encode(), b'id_' + segment.ytid.encode()
+            reason = self.known.settled.get(key)
+            if reason in (DONE, ELSEWHERE):
+                self.note(segment)
+                reason = DONE
+            gone = self.known.settled.get(of_video) if reason is None else None
+            yield key, gone if gone and gone not in (DONE, ELSEWHERE, 'too short') else reason
+
+    def note(self, segment: Segment) -> None:
+        """A clip that is there, or will be, is in this list, too."""
+        if f'{segment.split} {segment.id}'.encode() not in self.known.noted:
+            self.notes.append(segment)
+
+    def segment(self, split: str, row: bytes, index: int) -> Segment:
+        """A row of a list, by the name under which its clip is, or will be, known."""
+        segment = self.lists[split].parse(row, split, index)
+        if self.lists[split].rows is None:
+            return segment
+        if split in STRONG:
+            self.known.starts.setdefault(segment.ytid.encode(), segment.start)
+        if self.known.starts.get(segment.ytid.encode()) == segment.start:
+            return segment
+        return segment._replace(mark=f'_{round(segment.start * 1000)}')
+
+    def known_good(self, split: str, row: bytes, reason: str) -> Segment | None:
+        """The segment of a settled row, if it was done."""
+        with contextlib.suppress(ValueError, csv.Error):
+            return self.segment(split, row, 0) if reason == DONE else None
+        return None
+
+    def examine(self, split: str, key: bytes, row: bytes, number: int) -> bytes:
         """The id of a row that was not met yet; empty for any other line, after saying why."""
+        one = self.lists[split]
         try:
-            key = identify(line, split)
-            if self.known.get(key) == '':
-                raise ValueError(f'{key.decode()[3:]} is already a row')
+            key = identify(row, split) if one.rows is None else key
+            if self.known.settled.get(key) == '':
+                if one.rows is None:
+                    raise ValueError(f'{key.decode()[3:]} is already a row')
+                self.note(self.segment(split, row, 0))
+                return b''
         except (ValueError, csv.Error) as error:
-            self.skip(f'{self.path(split).name}, line {number}: skipped, {error}')
+            self.skip(f'{one.path.name}, line {number}: skipped, {error}')
             return b''
         return key
 
     def step(self) -> None:
         """Read on a little."""
         if next(self.reading, self) is self:
-            self.whole, self.known = True, {}
+            self.whole, self.known = True, self.known._replace(settled={})
 
     def advance(self, seconds: float) -> None:
         """Read on for so long, or to the end."""
@@ -374,25 +713,16 @@ class Survey:
 
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists; Oops if somebody changes those meanwhile."""
-        for split, lines in zip(self.wanted, self.again, strict=True):
+        for split, rows in zip(self.wanted, self.again, strict=True):
             at = 0
             while (index := self.find(split, at)) >= 0:
                 try:
-                    _, line = next(itertools.islice(lines, index - at, None))
-                    segment = parse_row(line, split, index)
+                    _, row = next(itertools.islice(rows, index - at, None))
+                    segment = self.segment(split, row, index)
                 except (StopIteration, ValueError, csv.Error):
-                    raise Oops(f'{self.path(split)} has changed during the run; run the same command again') from None
+                    raise Oops(f'{self.lists[split].path} has changed during the run; run the same command again') from None
                 yield segment
                 at = index + 1
-
-
-def read_labels(path: Path) -> dict[str, str]:
-    """Tag (MID) -> label (display name), as published."""
-    with open(path, encoding='utf-8-sig', newline='') as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows or not {'mid', 'display_name'} <= rows[0].keys():
-        raise Oops(f'{path}: not the list of labels, whose header names mid and display_name; delete it to fetch it anew')
-    return {row['mid']: row['display_name'] for row in rows}
 
 
 def replace_file(path: Path, parts: Iterable[bytes]) -> None:
@@ -413,8 +743,15 @@ def trusted_certificates() -> str:
     return os.environ.get('SSL_CERT_FILE') or certifi.where()
 
 
+def address(name: str) -> str:
+    """Where AudioSet's files are published."""
+    if name == 'ontology.json':
+        return ONTOLOGY
+    return f'{CORPUS}{"strong" if name.endswith(".tsv") else "v1/csv"}/{name}'
+
+
 def provide(path: Path, routes: Iterable[str]) -> None:
-    """Fetch a list from AudioSet's bucket by the first route that works, unless the user or an earlier run put it there."""
+    """Fetch a list of AudioSet's by the first route that works, unless the user or an earlier run put it there."""
     if path.exists():
         return
     why: object = ''
@@ -422,7 +759,7 @@ def provide(path: Path, routes: Iterable[str]) -> None:
         trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trusted_certificates()))
         ways = [trust, urllib.request.ProxyHandler({'https': route})] if route else [trust]
         try:
-            with urllib.request.build_opener(*ways).open(BUCKET + path.name, timeout=60) as answer:
+            with urllib.request.build_opener(*ways).open(address(path.name), timeout=60) as answer:
                 content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, 'reason', error)
@@ -430,8 +767,8 @@ def provide(path: Path, routes: Iterable[str]) -> None:
         replace_file(path, [content])
         say(f'fetched {path.name}')
         return
-    there = ', '.join(sorted(p.name for p in path.parent.glob('*.csv'))) or 'nothing'
-    why = f'{BUCKET}{path.name} cannot be fetched ({why})'
+    there = ', '.join(sorted(p.name for p in path.parent.glob('*.[ct]sv'))) or 'nothing'
+    why = f'{address(path.name)} cannot be fetched ({why})'
     raise Oops(f'{path} is not there (but {there}), and {why}; put it there yourself')
 
 
@@ -676,7 +1013,7 @@ def bring(made: Path, folder: Path) -> Path:
 def place(settings: Settings, segment: Segment) -> Path:
     """Where a clip belongs. Folders of 5000 are what file systems and people can still look into."""
     fields = {key: getattr(segment, key) for key in ('ytid', 'split', 'start', 'end', 'index')}
-    return settings.wavs / f'{settings.name.format(**fields, part=segment.index // 5000)}.{settings.ext}'
+    return settings.wavs / f'{settings.name.format(**fields, part=segment.index // 5000)}{segment.mark}.{settings.ext}'
 
 
 class Worker:
@@ -774,6 +1111,20 @@ class Worker:
             raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
         return duration
 
+    def pad(self, made: Path, segment: Segment, duration: float) -> dict[str, float]:
+        """Lengthen a short clip with silence, in a process of its own, for only now its length is known; what the record says."""
+        length, exact = segment.nominal, self.settings.ext in ('wav', 'flac')
+        if not self.settings.pad or duration >= length - (1e-5 if exact else self.tolerance):
+            return {}
+        padded = made.with_name(f'padded.{self.settings.ext}')
+        silence = ['-af', f'apad=whole_dur={length}', *ENCODE[self.settings.ext], '-t', str(length)]
+        asked = [self.settings.ffmpeg, '-loglevel', 'error', '-y', '-i', str(made), *silence, str(padded)]
+        watched_popen(self.log)(asked, stdin=subprocess.DEVNULL).wait()
+        if abs(measure(padded) - length) > self.tolerance:
+            raise Refused(f'ffmpeg made {measure(padded):.3f} s instead of {length:.3f} s. {self.ffmpeg_words()}')
+        os.replace(padded, made)
+        return {'padded': length}
+
     def run_ffmpeg(self, info: dict[str, Any], args: dict[str, list[str]], made: Path) -> None:
         from yt_dlp.downloader.external import FFmpegFD
         from yt_dlp.utils import DownloadError
@@ -799,8 +1150,9 @@ class Worker:
         try:
             info, cheap_failed = self.ask_twice(segment)
             duration = self.cut(info, segment, made)
+            padded = self.pad(made, segment, duration)
             ready = bring(made, self.settings.parts) if task.keep else made
-            return self.done(path, ready, info, duration)._replace(cheap_failed=cheap_failed)
+            return self.done(path, ready, {**info, **padded}, duration)._replace(cheap_failed=cheap_failed)
         except Refused as refused:
             if there and refused.verdict == GONE:
                 return self.done(path, path, {'title': '', 'format_id': ''}, there)
@@ -814,7 +1166,8 @@ class Worker:
         return duration if abs(duration - (segment.end - segment.start)) <= self.tolerance else 0.0
 
     def done(self, path: Path, made: Path, info: dict[str, Any], duration: float) -> Result:
-        known = {'title': info['title'], 'format_id': info['format_id'], 'duration': round(duration, 3)}
+        known = {name: info[name] for name in ('title', 'format_id', 'padded') if name in info}
+        known['duration'] = round(duration, 3)
         place = {'path': path.relative_to(self.settings.root).as_posix(), 'ext': self.settings.ext}
         record = {**place, **known, 'bytes': made.stat().st_size}
         return Result(self.task.segment, DONE, DONE, record=record, made='' if made == path else str(made))
@@ -857,14 +1210,16 @@ def serve(tasks: Any, *args: Any) -> None:
 
 
 RECORD = ['id', 'ext', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id']
-LINE = re.compile(rb'(\{(?:"bytes": \d+, )?"status": "(\w+)", "id": "([\w-]+)", "(?:ext|reason)": "([\w ]+)", .*\}\n)')
+MORE = ['padded', 'subset', 'events', 'captions', 'also']  # of some records only
+LINE = re.compile(rb'(\{(?:"bytes": \d+, )?"status": "(\w+)", "id": "([\w-]+)", "(?:ext|reason)": "([\w .-]+)", .*\}\n)')
 Entry = tuple[bytes, bytes, bytes, bytes]  # a journal's line; in it the status, the id, the ext of a clip or why there is none
 
 
 def write_line(entry: dict[str, Any]) -> bytes:
     """A line of JSON; a clip's ends with its record, so that the metadata can be made without parsing."""
     if entry['status'] == DONE:
-        entry = {'bytes': entry['bytes'], 'status': DONE, **{name: entry[name] for name in RECORD}}
+        more = {name: entry[name] for name in MORE if name in entry}
+        entry = {'bytes': entry['bytes'], 'status': DONE, **{name: entry[name] for name in RECORD}, **more}
     return json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n'
 
 
@@ -883,8 +1238,8 @@ def read_journal(path: Path) -> Iterator[Entry]:
     with open(path, 'rb') as file:
         while text := file.read(1 << 16) + file.readline():
             entries = LINE.findall(text) if b'\0' not in text else []
-            count = len(entries)  # of lines as we write them; '{"' begins each, and hardly stands anywhere else
-            sound = text.count(b'\n') == count and (text.count(b'{') == count or text.count(b'{"') == count)
+            count = len(entries)  # of lines as we write them; within a text, the quotes would have backslashes
+            sound = text.count(b'\n') == text.count(b'"status": "') == count
             yield from entries if sound else itertools.chain.from_iterable(map(parse_line, text.splitlines()))
 
 
@@ -898,18 +1253,30 @@ def read_journals(settings: Settings) -> Iterator[Entry]:
     return itertools.chain.from_iterable(map(read_journal, find_journals(settings)))
 
 
-def read_settled(settings: Settings) -> dict[bytes, str]:
-    """Id -> done, or the reason why it is gone: the rows that need nothing more."""
-    settled: dict[bytes, str] = {}
-    ext = settings.ext.encode()
-    for _, status, key, why in read_journals(settings):
+START = re.compile(rb'"split": "([^"]+)", "start": ([\d.]+),')
+
+
+def read_known(settings: Settings, lists: dict[str, List]) -> Known:
+    """What the journals tell of the rows: what is done, or why it is gone."""
+    settled, starts, noted, ext = dict[bytes, str](), dict[bytes, float](), set[bytes](), settings.ext.encode()
+    asked = {one.clip(row)[0].encode() for one in lists.values() if one.rows is not None for _, row in one}
+    for line, status, key, why in read_journals(settings):
         if status == b'done' and why == ext:
-            settled[key] = DONE
-        elif status == b'gone' and settled.get(key) != DONE:
+            settled[key] = ELSEWHERE if b'_strong", "start": ' in line else DONE
+            if key[3:14] in asked and (found := START.search(line)):
+                noted.add(found[1] + b' ' + key)
+                if len(key) == 14:
+                    starts[key[3:]] = float(found[2])
+        elif status == b'gone' and settled.get(key) not in (DONE, ELSEWHERE):
             settled[key] = sys.intern(why.decode())
+        elif status == b'also':
+            noted.add(why + b' ' + key)
+    for split, _, key in (note.partition(b' ') for note in noted):
+        if split.decode() in WEAK and settled.get(key) == ELSEWHERE:
+            settled[key] = DONE
     for key in [key for key, reason in settled.items() if reason in settings.again]:
         del settled[key]
-    return settled
+    return Known(settled, asked, starts, noted)
 
 
 def lock(path: Path, shared: bool = False) -> Any:
@@ -974,38 +1341,87 @@ class Journal:
         if result.verdict != DONE:
             why = {'reason': result.reason, 'message': result.message}
             return self.add({'status': result.status, 'id': segment.id, **why, 'split': segment.split})
+        row = {**segment._asdict(), 'id': segment.id, 'url': segment.url, **self.told(segment)}
+        return self.add({'status': DONE, **row, **result.record})
+
+    def told(self, segment: Segment) -> dict[str, Any]:
+        """What its list tells of a clip."""
         for tag in set(segment.tags) - self.labels.keys() - self.unknown:
             self.unknown.add(tag)
             say(f'{tag}: has no label in class_labels_indices.csv, kept as it is (first in {segment.ytid})')
         labels = [self.labels.get(tag, tag) for tag in segment.tags]
-        row = {**segment._asdict(), 'id': segment.id, 'url': segment.url, 'labels': labels}
-        return self.add({'status': DONE, **row, **result.record})
+        return {'tags': segment.tags, 'labels': labels, **json.loads(segment.more or '{}')}
+
+    def note(self, segment: Segment) -> None:
+        """Write down what another list tells of a clip; of strong labels the events, for they stand beside weak ones."""
+        told = self.told(segment)
+        told = {name: told[name] for name in (['events'] if segment.split in STRONG else told) if told[name]}
+        self.add({'status': 'also', 'id': segment.id, 'reason': segment.split, **told})
+
+    def note_all(self, segments: deque[Segment]) -> None:
+        while segments:
+            self.note(segments.popleft())
+
+
+def combine(line: bytes, notes: list[bytes]) -> bytes:
+    """A clip's line with what other lists tell of it: AudioSet's weak labels come first, nothing else is replaced."""
+    entry = json.loads(line)
+    for note in map(json.loads, notes):
+        split, told = note['reason'], {name: note[name] for name in note.keys() - {'status', 'id', 'reason'}}
+        if split in WEAK:
+            entry.update(told, split=split)
+            continue
+        for name, value in sorted(told.items()):
+            if not entry.get(name):
+                entry[name] = value
+            elif entry[name] != value:
+                entry.setdefault('also', {}).setdefault(split, {})[name] = value
+    return write_line(entry)
+
+
+def list_files(settings: Settings) -> Iterator[bytes]:
+    """The records again, as Hugging Face's audiofolder takes them: the file first, as seen from wavs/."""
+    path = re.compile(rb'"path": ("wavs/(?:[^"\\]|\\.)*")')
+    with open(settings.metadata, 'rb') as lines:
+        for line in lines:
+            _, _, record = line.rstrip(b',\n').partition(b'": {')
+            if found := path.search(record):
+                yield b'{"file_name": "%b, %b\n' % (found[1].removeprefix(b'"wavs/'), record)
 
 
 def merge_metadata(settings: Settings) -> str:
-    """Make audioset_metadata.json from all journals, an id and its record a line; says how many there are."""
+    """Make audioset_metadata.json from all journals, an id and its record a line, and wavs/metadata.jsonl; says how many."""
     best: dict[bytes, bytes] = {}  # id -> the ext of the clip to take: ours, else the last one; empty once it is written
+    notes = defaultdict[bytes, list[bytes]](list)  # what other lists tell of an id
     ours, records = settings.ext.encode(), 0
-    for _, status, key, ext in read_journals(settings):
+    for line, status, key, ext in read_journals(settings):
         if status == b'done' and best.get(key) != ours:
             best[key] = ours if ext == ours else ext
+        elif status == b'also':
+            notes[key].append(line)
 
     def lines() -> Iterator[bytes]:
         nonlocal records
         for line, status, key, ext in read_journals(settings):
             if status == b'done' and best.get(key) == ext:  # None: it came meanwhile
                 best[key] = b''
+                line = combine(line, notes[key]) if key in notes else line
                 yield b'%b\n"%b": {%b' % (b',' if records else b'', key, line[line.index(b'"id"') : -1])
                 records += 1
 
     replace_file(settings.metadata, itertools.chain([b'{'], lines(), [b'\n}\n']))
+    replace_file(settings.wavs / 'metadata.jsonl', list_files(settings))
     return f'{records} records in {settings.metadata}'
 
 
 def is_whole(root: Path, known: dict[str, Any]) -> bool:
     """Whether a clip is as its journal line says."""
     path = root / known['path']
-    return path.exists() and path.stat().st_size == known['bytes'] and abs(measure(path) - known['duration']) <= 0.01
+    return (
+        path.exists()
+        and path.stat().st_size == known['bytes']
+        and abs(measure(path) - known.get('padded', known['duration'])) <= 0.01
+    )
 
 
 def verify_clips(settings: Settings) -> None:
@@ -1788,7 +2204,12 @@ def download_on_ray(settings: Settings, survey: Survey, settle: Callable[[Result
 
 NONE = type(None)
 KIND_OF = {int: 'int', float: 'float', str: 'str', bool: 'bool', list: 'list[str]', dict: 'dict', NONE: 'int | None'}
-KINDS = {**{kind: (of,) for of, kind in KIND_OF.items()}, 'int | None': (int, NONE), 'float': (int, float)}
+KINDS = {
+    **{kind: (of,) for of, kind in KIND_OF.items()},
+    'int | None': (int, NONE),
+    'str | None': (str, NONE),
+    'float': (int, float),
+}
 
 
 def number_or_json(text: str) -> Any:
@@ -1809,6 +2230,8 @@ def read_flag(kind: str) -> dict[str, Any]:
         return {'action': argparse.BooleanOptionalAction}
     if kind == 'list[str]':
         return {'nargs': '*', 'metavar': 'NAME'}
+    if kind == 'str | None':
+        return {'nargs': '?', 'const': '', 'metavar': 'FILE'}
     return {'type': str if kind == 'str' else number_or_json, 'metavar': kind.split()[0].upper()}
 
 
@@ -1827,6 +2250,9 @@ def read_settings(argv: list[str] | None) -> Settings:
         flag, default = f'--{name.replace("_", "-")}', globals()[name]
         told = f'{about} ({"…" if name == "proxies" and default else repr(default)})'.replace('%', '%%')  # it may hold passwords
         parser.add_argument(flag, default=default, help=told, **read_flag(kinds[name]))
+    preset = parser.parse_args(argv).preset
+    require(preset in ('', *PRESETS), f'preset = {preset!r}: use one of {", ".join(PRESETS)}')
+    parser.set_defaults(**PRESETS.get(preset, {}))
     settings = parser.parse_args(argv)
     for name, kind in kinds.items():
         value = getattr(settings, name)
@@ -1867,14 +2293,17 @@ def check_settings(s: Settings) -> None:
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
     require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
     require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
-    for name in ('num_processes', 'max_height', 'timeout', 'clip_timeout', 'pause', 'longest_pause', 'per_hour'):
+    for name in ('num_processes', 'per_label', 'max_height', 'timeout', 'clip_timeout', 'pause', 'longest_pause', 'per_hour'):
         require(getattr(s, name) is None or 0 < getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number above 0')
     for name in ('retries', 'retry_pause', 'give_up_after'):
         require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
+    require(s.ext != 'mp4' or not s.pad, 'pad is for audio, not for mp4')
     require(s.ext == 'mp4' or not s.exact_frames, f'exact_frames is for mp4, not for {s.ext}')
     require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
-    require(not (s.verify and s.merge), 'verify and merge: one at a time')
+    modes = {'verify': s.verify, 'merge': s.merge, 'dry_run': s.dry_run, 'report': s.report is not None}
+    require(sum(modes.values()) < 2, f'{" and ".join(mode for mode, on in modes.items() if on)}: one at a time')
+    require(len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: one is named twice')
     share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
     count = int(share[2]) if share else 8
     require(share and int(share[1]) < count, f'shard = {s.shard!r}: use 0/{count} to {count - 1}/{count}')
@@ -2045,6 +2474,7 @@ def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progre
     def tick(weather: str) -> None:
         if not survey.whole:
             survey.advance(0.05)
+        journal.note_all(survey.notes)
         if survey.whole and not survey.announced:
             announce(settings, survey)
         bar.tell(weather)
@@ -2058,18 +2488,124 @@ def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progre
         journal.sync(at_once=True)
 
 
-def settle_rows(settings: Settings, labels: dict[str, str]) -> int:
+class Asked(NamedTuple):
+    """What the user asks for."""
+
+    labels: dict[str, str]  # tag -> label
+    lists: dict[str, List]
+    choice: Choice | None
+
+    def survey(self, settings: Settings, **options: Any) -> Survey:
+        survey = Survey(settings, self.lists, read_known(settings, self.lists), self.choice, **options)
+        while not (survey.new or survey.whole):
+            survey.step()
+        chosen = 'labels, exclude and per_label leave nothing' if self.choice else ''
+        unusable = f'not one usable row{"; " * bool(chosen)}{chosen}; a list of AudioSet that is deleted is fetched anew'
+        require(survey.met, f'{", ".join(settings.splits)}: {unusable}')
+        return survey
+
+
+def read_lists(settings: Settings) -> Asked:
+    """The lists and what belongs to them, fetched where they are missing."""
+    strong = set(settings.splits) & set(STRONG)
+    ontology = (settings.labels or settings.exclude) and settings.descendants
+    others = ['mid_to_display_name.tsv'] * bool(strong) + ['ontology.json'] * bool(ontology)
+    for path in [settings.csvs / name for name in ('class_labels_indices.csv', *others)]:
+        provide(path, settings.routes)
+    for split in settings.splits:
+        provide(list_path(settings, split), settings.routes)
+    names = read_names(settings.csvs / 'mid_to_display_name.tsv') if strong else {}
+    labels = {**names, **read_labels(settings.csvs / 'class_labels_indices.csv')}
+    lists = open_lists(settings)
+    return Asked(labels, lists, make_choice(settings, lists, labels))
+
+
+def plan(settings: Settings, asked: Asked) -> str:
+    """What a run would do, by list."""
+    survey = asked.survey(settings)
+    survey.advance(math.inf)
+    lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}']
+    for split, counts in survey.counts.items():
+        settled = counts.total() - counts['new']
+        lines.append(f'{split:<20}{counts.total():>10}{settled:>10}{counts[DONE]:>10}{counts["new"]:>10}')
+    size = survey.new * clip_size(settings) / 1e9
+    return '\n'.join([*lines, f'to do: about {size:.2f} GB of {settings.ext}; {survey.skipped} lines skipped'])
+
+
+class Coverage(NamedTuple):
+    """How many rows of a class there are, and what became of them."""
+
+    tag: str
+    label: str
+    rows: int
+    there: int
+    left: int
+    gone: dict[str, int]  # by reason
+
+    @property
+    def lost(self) -> float:
+        return sum(self.gone.values()) / self.rows
+
+
+def cover(settings: Settings, asked: Asked) -> list[Coverage]:
+    """What the clips cover of each class, by the share that is lost for good."""
+    survey = asked.survey(settings, shown=0, tally=Counter())
+    survey.advance(math.inf)
+    classes = defaultdict[str, Counter[str]](Counter)
+    for (names, reason), count in survey.tally.items():
+        for name in names:
+            classes[name][reason] += count
+    made = []
+    for name, counts in classes.items():
+        gone = {reason: n for reason, n in counts.most_common() if reason not in ('', DONE)}
+        label = asked.labels.get(name, name)
+        made.append(Coverage(name if name in asked.labels else '', label, counts.total(), counts[DONE], counts[''], gone))
+    return sorted(made, key=lambda one: (-one.lost, -one.rows, one.label))
+
+
+def show_coverage(table: list[Coverage], most: int | None = None) -> str:
+    """The table as text, of so many classes."""
+    lines = [f'{"class":<36}{"rows":>9}{"there":>9}{"left":>9}{"lost":>8}  gone']
+    for one in table[:most]:
+        gone = ', '.join(f'{reason} {n}' for reason, n in one.gone.items())
+        label = textwrap.shorten(one.label, 35, placeholder='…')
+        lines.append(f'{label:<36}{one.rows:>9}{one.there:>9}{one.left:>9}{one.lost:>8.1%}  {gone}'.rstrip())
+    more = len(table) - len(table[:most])
+    return '\n'.join([*lines, *([f'... and {more} more classes: python download.py --report'] if more else [])])
+
+
+def save_coverage(path: Path, table: list[Coverage]) -> None:
+    """The table as CSV, with a column for each reason."""
+    reasons = sorted({reason for one in table for reason in one.gone})
+    out = io.StringIO(newline='')
+    rows = csv.writer(out, lineterminator='\n')
+    rows.writerow(['mid', 'label', 'rows', 'there', 'left', 'lost', *(f'gone: {reason}' for reason in reasons)])
+    for one in table:
+        rows.writerow([*one[:5], round(one.lost, 4), *(one.gone.get(reason, 0) for reason in reasons)])
+    replace_file(path, [out.getvalue().encode()])
+
+
+def look(settings: Settings) -> int:
+    """--dry-run and --report: say how things stand, and do nothing."""
+    asked = read_lists(settings)
+    if settings.dry_run:
+        print(plan(settings, asked))
+        return 0
+    table = cover(settings, asked)
+    if settings.report:
+        save_coverage(Path(settings.report), table)
+    print(f'{len(table)} classes in {settings.report}' if settings.report else show_coverage(table))
+    return 0
+
+
+def settle_rows(settings: Settings, asked: Asked) -> int:
     """Find out what is to be done, and do it; returns how many rows are left."""
     known = sum(path.stat().st_size for path in find_journals(settings))  # bytes
     settings.adopt = not known  # clips: they lost their journal
     if known > 20e6 and settings.engine == 'multiprocessing':
         prepare_workers()  # while we read
-    journal, survey, stop = Journal(settings.journal, labels), Survey(settings, read_settled(settings)), ''
+    journal, survey, stop = Journal(settings.journal, asked.labels), asked.survey(settings), ''
     survey.advance(1)
-    while not (survey.new or survey.whole):
-        survey.step()
-    unusable = f'{", ".join(settings.splits)}: not one usable row; a list of AudioSet that is deleted is fetched anew'
-    require(survey.met, unusable)
     if survey.whole:
         announce(settings, survey)
     progress = Progress(survey)
@@ -2077,6 +2613,7 @@ def settle_rows(settings: Settings, labels: dict[str, str]) -> int:
         if survey.new:
             stop = fetch_rows(settings, survey, journal, progress)
         survey.advance(math.inf)
+        journal.note_all(survey.notes)
         progress.follow()
     say(progress.table())
     if stop:
@@ -2101,9 +2638,7 @@ def claim_journals(settings: Settings, sharded: bool, held: contextlib.ExitStack
 
 def run(settings: Settings) -> int:
     """The job: lists, cookies and locks, then all rows, then the metadata. Returns the exit status."""
-    for name in ['class_labels_indices', *(f'{split}_segments' for split in settings.splits)]:
-        provide(settings.csvs / f'{name}.csv', settings.routes)
-    labels = read_labels(settings.csvs / 'class_labels_indices.csv')
+    asked = read_lists(settings)
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     sharded = settings.shard != '0/1'
@@ -2112,8 +2647,14 @@ def run(settings: Settings) -> int:
         mine = settings.run_prefix if sharded else settings.run_prefix.removesuffix('0-of-1-')
         for left in [*settings.temps.glob(f'{mine}*'), settings.parts if sharded else settings.parts.parent]:
             shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
-        left = settle_rows(settings, labels)
-    say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(settings))
+        left = settle_rows(settings, asked)
+    if sharded:
+        say('python download.py --merge makes the metadata of all shards')
+    else:
+        say(merge_metadata(settings))
+        table = cover(settings, asked)
+        if any(one.gone for one in table):
+            say(f'the classes that lost most:\n{show_coverage(table, 10)}')
     return 1 if left else 0
 
 
@@ -2136,6 +2677,8 @@ def main(argv: list[str] | None = None) -> int:
         open_root(settings)
         open_routes(settings)
         try:
+            if settings.dry_run or settings.report is not None:
+                return look(settings)
             if not settings.merge:
                 return run(settings)
             require(find_journals(settings), f'{settings.wavs} has no journal: nothing to merge')

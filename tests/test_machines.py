@@ -53,7 +53,7 @@ def test_what_is_settled_moves_no_row_to_another_shard(tmp_path: pathlib.Path) -
     lines = stand_in.rows(50)
     before = shares(tmp_path, lines, 3)[1]
     found = survey(tmp_path, shard='1/3')
-    found.known = {f'id_{ytid}'.encode(): 'private' for ytid in [lines[0][:11], before[0], before[5]]}
+    found.known.settled.update({f'id_{ytid}'.encode(): 'private' for ytid in [lines[0][:11], before[0], before[5]]})
     assert [segment.ytid for segment in found.rows()] == [*before[1:5], *before[6:]]
     assert (found.total, found.before, found.new) == (len(before), {'private': 2}, len(before) - 2)
 
@@ -67,7 +67,7 @@ def test_odd_rows_are_known_again(tmp_path: pathlib.Path, row: str) -> None:
     found = survey(tmp_path, limit=4)
     assert [segment.ytid for segment in found.rows()] == ids[:4]
     known = survey(tmp_path, limit=4)
-    known.known = {f'id_{ytid}'.encode(): 'done' for ytid in ids[:3]}
+    known.known.settled.update({f'id_{ytid}'.encode(): 'done' for ytid in ids[:3]})
     assert [segment.ytid for segment in known.rows()] == ids[3:4]
     assert (known.total, known.before['done'], known.skipped) == (4, 3, found.skipped)
 

@@ -17,7 +17,8 @@ GOOD = '--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"'
 def survey(csvs: pathlib.Path, **settings: object) -> download.Survey:
     """Over csvs/eval_segments.csv, nothing of which is settled."""
     plain = {'csvs': csvs, 'splits': ['eval'], 'limit': None, 'shard': '0/1'}
-    return download.Survey(argparse.Namespace(**{**plain, **settings}), {})
+    made = argparse.Namespace(**{**plain, **settings})
+    return download.Survey(made, download.open_lists(made), download.Known({}, set(), {}, set()))
 
 
 def read(csvs: pathlib.Path, content: bytes) -> tuple[list[download.Segment], list[str]]:
@@ -84,7 +85,7 @@ def test_every_line_is_read_or_complained_about(tmp_path_factory: pytest.TempPat
     st.from_regex(r'[A-Za-z0-9_-]{11}', fullmatch=True),
     st.integers(0, 600_000),
     st.integers(1, 10_000),
-    st.lists(st.sampled_from(['/m/09x0r', '/t/dd00088', '/m/07q6cd_']), min_size=1, max_size=5),
+    st.lists(st.sampled_from(['/m/09x0r', '/t/dd00088', '/m/07q6cd_']), min_size=1, unique=True),
 )
 def test_what_is_written_is_read(ytid: str, start: int, length: int, tags: list[str]) -> None:
     line = f'{ytid}, {start / 1000:.3f}, {(start + length) / 1000:.3f}, "{",".join(tags)}"'
@@ -116,7 +117,7 @@ def test_a_list_that_the_user_put_there_wins(program: Program) -> None:
     (csvs / 'eval_segments.csv').write_text('bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"\n')
     (csvs / 'mine_segments.csv').write_text('ccccccccccc, 30.000, 40.000, "/m/09x0r"\n')
     program.run('--splits', 'eval', 'mine')
-    assert sorted(program.metadata) == ['id_bbbbbbbbbbb', 'id_ccccccccccc']
+    assert sorted(program.metadata) == ['id_bbbbbbbbbbb', 'id_ccccccccccc_30000']
     assert program.site.counts['csv'] == 1
 
 
