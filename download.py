@@ -27,6 +27,7 @@ import contextlib
 import csv
 import difflib
 import errno
+import functools
 import heapq
 import http.client
 import importlib.util
@@ -380,7 +381,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     return read()
 
 
-PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,. -]{0,9999})"\s*')  # as published
+PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "[\w/,. -]{0,9999}"\s*')  # as published
 
 
 def identify(line: bytes, split: str) -> bytes:
@@ -480,7 +481,7 @@ def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list
             near = difflib.get_close_matches(name.casefold(), tags, 3, 0.5)
             raise Oops(f'{name!r} is no class of these lists{"; did you mean " if near else ""}{" or ".join(near)}')
         todo += [name] if name in labels else tags[name.casefold()]
-        found.add(name.casefold())
+        found |= {name.casefold()} - labels.keys()
     while todo:
         if (tag := todo.pop()) not in found:
             found |= {tag, labels.get(tag, tag).casefold()}
@@ -535,11 +536,17 @@ def make_choice(settings: Settings, lists: dict[str, List], labels: dict[str, st
     return Choice(wanted, unwanted, settings.per_label, settings.seed)
 
 
+@functools.lru_cache(1 << 16)
+def plain_tags(text: bytes) -> tuple[str, ...]:
+    """The tags at the end of a row as published; none if they are written in another way."""
+    plain = re.fullmatch(rb'([\w/,-]+)"\s*', text)
+    return tuple(distinct(plain[1].decode().split(','))) if plain else ()
+
+
 def classes_of(one: List, row: bytes) -> tuple[str, ...]:
     """The classes of a row: MIDs, or names where its list has no MIDs; none of a line that is no row."""
-    plain = PLAIN_ROW.fullmatch(row) if one.form is AUDIOSET else None
-    if plain:
-        return tuple(dict.fromkeys(plain[4].decode().split(',')))
+    if one.rows is None and (tags := plain_tags(row.partition(b', "')[2])):
+        return tags
     with contextlib.suppress(ValueError, csv.Error):
         segment = one.parse(row, '')
         return segment.tags or tuple(json.loads(segment.more or '{}').get('labels', ()))
@@ -629,20 +636,21 @@ class Survey:
                 return True
         return False
 
-    def look_up_plain(self, split: str, rows: list[tuple[int, bytes]]) -> Iterable[tuple[bytes, str | None]]:
+    def look_up_plain(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
         """Id and, of a settled row, why, for those of AudioSet's long lists: two million of them in no time."""
         if self.known.asked:
             by_video = {row[:11]: row for _, row in rows}
             for ytid in by_video.keys() & self.known.asked:
                 with contextlib.suppress(ValueError, csv.Error):
                     self.known.starts[ytid] = parse_row(by_video[ytid], split).start
-        keys = [b'id_' + row[:11] for _, row in rows]
-        reasons = list(map(self.known.settled.get, keys))
-        for index in [index for index, reason in enumerate(reasons) if reason == ELSEWHERE]:
-            with contextlib.suppress(ValueError, csv.Error):
-                self.notes.append(parse_row(rows[index][1], split))
-            reasons[index] = DONE
-        return zip(keys, reasons, strict=True)
+        for _, row in rows:
+            key = b'id_' + row[:11]
+            reason = self.known.settled.get(key)
+            if reason == ELSEWHERE:
+                with contextlib.suppress(ValueError, csv.Error):
+                    self.notes.append(parse_row(row, split))
+                reason = DONE
+            yield key, reason
 
     def look_up(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
         """The same for other lists, whose clips may be AudioSet's, and whose videos may be known to be gone."""
@@ -1120,10 +1128,10 @@ class Worker:
         silence = ['-af', f'apad=whole_dur={length}', *ENCODE[self.settings.ext], '-t', str(length)]
         asked = [self.settings.ffmpeg, '-loglevel', 'error', '-y', '-i', str(made), *silence, str(padded)]
         watched_popen(self.log)(asked, stdin=subprocess.DEVNULL).wait()
-        if abs(measure(padded) - length) > self.tolerance:
-            raise Refused(f'ffmpeg made {measure(padded):.3f} s instead of {length:.3f} s. {self.ffmpeg_words()}')
+        if abs((now := measure(padded)) - length) > self.tolerance:
+            raise Refused(f'ffmpeg made {now:.3f} s instead of {length:.3f} s. {self.ffmpeg_words()}')
         os.replace(padded, made)
-        return {'padded': length}
+        return {'padded': round(now, 3)}
 
     def run_ffmpeg(self, info: dict[str, Any], args: dict[str, list[str]], made: Path) -> None:
         from yt_dlp.downloader.external import FFmpegFD
@@ -1381,12 +1389,10 @@ def combine(line: bytes, notes: list[bytes]) -> bytes:
 
 def list_files(settings: Settings) -> Iterator[bytes]:
     """The records again, as Hugging Face's audiofolder takes them: the file first, as seen from wavs/."""
-    path = re.compile(rb'"path": ("wavs/(?:[^"\\]|\\.)*")')
-    with open(settings.metadata, 'rb') as lines:
-        for line in lines:
-            _, _, record = line.rstrip(b',\n').partition(b'": {')
-            if found := path.search(record):
-                yield b'{"file_name": "%b, %b\n' % (found[1].removeprefix(b'"wavs/'), record)
+    record = re.compile(rb'^"[^"]+": \{(.{0,999}?"path": "wavs/([^"]+)".*\}),?\n', re.M)
+    with open(settings.metadata, 'rb') as file:
+        while text := file.read(1 << 16) + file.readline():
+            yield from (b'{"file_name": "%b", %b\n' % (path, rest) for rest, path in record.findall(text))
 
 
 def merge_metadata(settings: Settings) -> str:
@@ -2499,9 +2505,8 @@ class Asked(NamedTuple):
         survey = Survey(settings, self.lists, read_known(settings, self.lists), self.choice, **options)
         while not (survey.new or survey.whole):
             survey.step()
-        chosen = 'labels, exclude and per_label leave nothing' if self.choice else ''
-        unusable = f'not one usable row{"; " * bool(chosen)}{chosen}; a list of AudioSet that is deleted is fetched anew'
-        require(survey.met, f'{", ".join(settings.splits)}: {unusable}')
+        why = ' that labels and exclude leave' if self.choice else '; a list of AudioSet that is deleted is fetched anew'
+        require(survey.met, f'{", ".join(settings.splits)}: not one usable row{why}')
         return survey
 
 
@@ -2616,6 +2621,9 @@ def settle_rows(settings: Settings, asked: Asked) -> int:
         journal.note_all(survey.notes)
         progress.follow()
     say(progress.table())
+    table = cover(settings, asked) if progress.results else []
+    if table and table[0].gone:
+        say(f'\n{show_coverage(table, 10)}\n')
     if stop:
         left = f'{progress.left()} rows are left, which need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
         print(f'stopped: {stop}; {left}; run the same command again', file=sys.stderr)
@@ -2648,13 +2656,7 @@ def run(settings: Settings) -> int:
         for left in [*settings.temps.glob(f'{mine}*'), settings.parts if sharded else settings.parts.parent]:
             shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
         left = settle_rows(settings, asked)
-    if sharded:
-        say('python download.py --merge makes the metadata of all shards')
-    else:
-        say(merge_metadata(settings))
-        table = cover(settings, asked)
-        if any(one.gone for one in table):
-            say(f'the classes that lost most:\n{show_coverage(table, 10)}')
+    say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(settings))
     return 1 if left else 0
 
 

@@ -219,6 +219,8 @@ SEGMENTS = st.builds(
     tags=st.just(()),
     split=st.sampled_from(['eval', 'train.2']),
     index=st.integers(0, 3_000_000),
+    mark=st.just('') | st.integers(0, 600_000).map('_{}'.format),
+    more=st.just(''),
 )
 
 
@@ -230,7 +232,7 @@ def test_names_do_not_collide_nor_escape(name: str, one: download.Segment, other
     settings = argparse.Namespace(wavs=pathlib.Path('/wavs'), name=name, ext='m4a')
     places = [download.place(settings, segment).resolve() for segment in (one, other)]
     assert all(place.is_relative_to('/wavs') and not place.name.startswith('.') for place in places)
-    assert (places[0] == places[1]) <= (one.ytid == other.ytid)
+    assert (places[0] == places[1]) <= (one.id == other.id)
 
 
 @pytest.mark.parametrize(
