@@ -1387,16 +1387,34 @@ def combine(line: bytes, notes: list[bytes]) -> bytes:
     return write_line(entry)
 
 
-def list_files(settings: Settings) -> Iterator[bytes]:
-    """The records again, as Hugging Face's audiofolder takes them: the file first, as seen from wavs/."""
+SPLIT_FOLDER = re.compile(  # as Hugging Face's datasets knows it; where there is one, it looks nowhere else
+    rb'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
+)
+
+
+def list_files(settings: Settings) -> Iterator[tuple[bytes, bytes]]:
+    """The records again, as Hugging Face's audiofolder takes them: the folder of their list, and a line with the file first."""
     record = re.compile(rb'^"[^"]+": \{(.{0,999}?"path": "wavs/([^"]+)".*\}),?\n', re.M)
     with open(settings.metadata, 'rb') as file:
         while text := file.read(1 << 16) + file.readline():
-            yield from (b'{"file_name": "%b", %b\n' % (path, rest) for rest, path in record.findall(text))
+            for rest, path in record.findall(text):
+                found = SPLIT_FOLDER.match(path) if b'/' in path else None
+                folder = found[0] if found else b''
+                yield folder, b'{"file_name": "%b", %b\n' % (path[len(folder) :], rest)
+
+
+def write_listings(settings: Settings) -> None:
+    """metadata.jsonl in wavs/, or in the folders that datasets takes for splits."""
+    folders = {folder for folder, _ in list_files(settings)}
+    for folder in folders:
+        lines = (line for of, line in list_files(settings) if of == folder)
+        replace_file(settings.wavs / os.fsdecode(folder) / 'metadata.jsonl', lines)
+    if b'' not in folders:
+        (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
 
 
 def merge_metadata(settings: Settings) -> str:
-    """Make audioset_metadata.json from all journals, an id and its record a line, and wavs/metadata.jsonl; says how many."""
+    """Make audioset_metadata.json from all journals, an id and its record a line, and the audiofolder's; says how many."""
     best: dict[bytes, bytes] = {}  # id -> the ext of the clip to take: ours, else the last one; empty once it is written
     notes = defaultdict[bytes, list[bytes]](list)  # what other lists tell of an id
     ours, records = settings.ext.encode(), 0
@@ -1416,7 +1434,7 @@ def merge_metadata(settings: Settings) -> str:
                 records += 1
 
     replace_file(settings.metadata, itertools.chain([b'{'], lines(), [b'\n}\n']))
-    replace_file(settings.wavs / 'metadata.jsonl', list_files(settings))
+    write_listings(settings)
     return f'{records} records in {settings.metadata}'
 
 

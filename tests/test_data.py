@@ -1,6 +1,7 @@
 """What researchers load: padded clips, presets, the audiofolder, the plan and the coverage."""
 
 import csv
+import importlib.util
 import json
 import pathlib
 import re
@@ -87,6 +88,10 @@ def test_an_unknown_preset(program: Program) -> None:
 # ------------------------------------------------------------------------------------------------------------- loading
 
 
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ['datasets', 'librosa', 'soundfile'])),
+    reason='DATASETS IS NOT INSTALLED: pip install -r tests/requirements-all.txt',
+)
 @pytest.mark.parametrize('name', ['id_{ytid}', '{split}/{ytid}'])
 def test_readmes_lines_load_the_clips(program: Program, name: str, tmp_path: pathlib.Path) -> None:
     """The README's own lines, run in the root."""
@@ -112,14 +117,19 @@ def strong(row: str) -> bytes:
     return f'{head}\n{ytid}_{round(float(start) * 1000)}\t1.5\t2.5\t/m/09x0r\n'.encode()
 
 
-def test_the_audiofolder_lists_each_clip_with_its_record(program: Program) -> None:
+@pytest.mark.parametrize(
+    ('name', 'folder'), [('id_{ytid}', ''), ('{ytid[0]}/{ytid}', ''), ('x/{split}_segments/{part}/{ytid}', 'x/eval_segments')]
+)
+def test_the_audiofolder_lists_each_clip_with_its_record(program: Program, name: str, folder: str) -> None:
     program.offer(*stand_in.rows(5))
     program.site.healthy.title = 'quotes " and \\ and {"path": "wavs/x"} ünd\u2028 more'
-    program.run('--name', '{split}/{ytid}')
-    lines = (program.root / 'wavs' / 'metadata.jsonl').read_text(encoding='utf-8').split('\n')[:-1]
+    program.run('--name', name)
+    listing = program.root / 'wavs' / folder / 'metadata.jsonl'
+    assert list((program.root / 'wavs').rglob('metadata.jsonl')) == [listing]
+    lines = listing.read_text(encoding='utf-8').split('\n')[:-1]
     records = [json.loads(line) for line in lines]
     assert [next(iter(record)) for record in records] == ['file_name'] * 5
-    assert all((program.root / 'wavs' / record['file_name']).is_file() for record in records)
+    assert all((listing.parent / record['file_name']).is_file() for record in records)
     assert {record['id']: {k: v for k, v in record.items() if k != 'file_name'} for record in records} == program.metadata
 
 
@@ -139,11 +149,11 @@ def mixed(program: Program) -> None:
 
 def test_a_dry_run_counts_and_asks_nothing(program: Program) -> None:
     mixed(program)
-    asked, journal = program.site.asked.copy(), program.journal
+    asked, journal = program.site.counts['player'], program.journal
     said = program.run('--splits', 'eval', 'balanced_train', '--dry-run').stdout
     assert re.search(r'^eval +5 +3 +2 +2$', said, re.M), said
     assert re.search(r'^balanced_train +1 +0 +0 +1$', said, re.M)
-    assert program.site.asked == asked
+    assert program.site.counts['player'] == asked
     assert program.journal == journal
     limited = program.run('--splits', 'eval', 'balanced_train', '--dry-run', '--limit', '4').stdout
     assert re.search(r'^eval +4 +3 +2 +1$', limited, re.M), limited

@@ -21,7 +21,7 @@ try:
 except ImportError:
     Cluster = None
 pytestmark = pytest.mark.timeout(400)  # a cluster takes its time to start, and to notice a death
-needs_ray = pytest.mark.skipif(not Cluster, reason='RAY IS NOT INSTALLED: pip install -r tests/requirements-ray.txt')
+needs_ray = pytest.mark.skipif(not Cluster, reason='RAY IS NOT INSTALLED: pip install -r tests/requirements-all.txt')
 
 
 @pytest.fixture
