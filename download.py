@@ -3,11 +3,12 @@
     python download.py                          # every row that is not settled yet; run it again to resume
     python download.py --limit 20               # try it out
     python download.py --splits eval --ext wav --sample-rate 16000 --channels 1
+    python download.py --labels Dog --dry-run   # how many rows that leaves; --report: what became of them, by class
     python download.py --help                   # every setting below is also a flag
 
 It leaves the clips in `wavs/` and their url, path, title, tags and labels in `audioset_metadata.json`:
 
-    csvs/     lists of segments and labels, fetched when they are not there
+    csvs/     lists of segments and labels, AudioSet's fetched when they are not there
     wavs/     id_<YTID>.<ext>, always whole, and journal.jsonl (of shards: journals/), one line per settled row
     temps/    scratch; safe to delete when nothing runs
 """
@@ -70,7 +71,9 @@ splits: list[str] = ['unbalanced_train']  # eval, balanced_train, unbalanced_tra
 labels: list[str] = []  # only rows with one of these classes, by name or MID, e.g. Dog /m/01yrx; none: all rows
 exclude: list[str] = []  # no rows with one of these classes
 descendants: bool = True  # a class of labels or exclude brings those below it in AudioSet's ontology, Animal also Dog
-per_label: int | None = None  # at most so many rows of a class in each list, rare classes first; None: all
+per_label: int | None = (
+    None  # so many rows of a class in each list, rare classes first, more only where they accompany those; None: all
+)
 seed: int = 0  # of the choice that per_label makes
 limit: int | None = None  # only the first so many rows (of which a shard takes its share); None: all
 shard: str = '0/1'  # this machine's share of the rows: 3/8 is the fourth of eight equal ones
@@ -502,7 +505,7 @@ class Choice(NamedTuple):
         return (not self.labels or not self.labels.isdisjoint(plain)) and self.exclude.isdisjoint(plain)
 
     def pick(self, classes: Iterable[tuple[str, ...]]) -> bytearray:
-        """For each row 1 if it is taken: as many as there may be without one class too often, rare classes first."""
+        """For each row 1 if it is taken: class by class, rare ones first, rows that take others beyond their number last."""
         same: dict[tuple, tuple] = {}
         rows = [same.setdefault(found, found) if self.takes(found) else () for found in classes]
         members = defaultdict[str, array](lambda: array('L'))  # class -> indexes of its rows
@@ -512,13 +515,13 @@ class Choice(NamedTuple):
                     members[name].append(index)
         count, picked = Counter[str](), bytearray(len(rows))
         for name in sorted(members, key=lambda name: (len(members[name]), name)):
-            order = list(members[name])
+            order = list(members[name]) if count[name] < self.per_label else []
             random.Random(f'{self.seed} {name}').shuffle(order)
+            order.sort(key=lambda index: sum(count[of] >= self.per_label for of in rows[index]))
             for index in order:
-                capped = [of for of in rows[index] if of in members]
-                if not picked[index] and all(count[of] < self.per_label for of in capped):
+                if count[name] < self.per_label and not picked[index]:
                     picked[index] = 1
-                    count.update(capped)
+                    count.update(of for of in rows[index] if of in members)
         return picked
 
 
