@@ -336,10 +336,15 @@ def recognise(path: Path) -> Form:
     """The form of a list, by its first line; Oops if it has none of ours."""
     line = next((line for _, line in read_lines(path)), b'').decode(errors='replace')
     separator = '\t' if '\t' in line else ','
-    cells = [cell.strip('" ') for cell in line.strip().split(separator)]  # enough to tell
-    heads = [cell.lower().replace(' ', '_') for cell in cells]
+    cells = []
+    with contextlib.suppress(csv.Error):
+        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
+    heads = [cell.strip().lower().replace(' ', '_') for cell in cells]
     columns = {tells: heads.index(name) for tells, names in COLUMNS.items() for name in names[::-1] if name in heads}
-    if {'clip', 'start', 'end', 'label'} <= columns.keys() or {'ytid', 'start'} <= columns.keys():
+    if columns.keys() == {'clip', 'start', 'end', 'label'}:
+        return Form(columns, separator, headed=True)
+    columns.pop('clip', None)  # a number of somebody's own
+    if {'ytid', 'start'} <= columns.keys():
         return Form(columns, separator, headed=True)
     if len(cells) == 4 and is_number(cells[1]) and not is_number(cells[2]) and not path.name.endswith('_segments.csv'):
         return VGGSOUND
@@ -364,22 +369,26 @@ def parse_row(row: bytes, split: str, index: int = 0, form: Form = AUDIOSET, nam
         times = [(float(line['start']), float(line['end']), line['label']) for line in lines]
         more['events'] = [{'start': on, 'end': off, 'tag': tag, 'label': (names or {}).get(tag, tag)} for on, off, tag in times]
     else:
-        more['labels'] = cells.get('label')
+        more['labels'] = [label for label in cells.get('label', []) if label[0] != '/']
+        cells['tags'] = cells.get('tags', []) + [label for label in cells.get('label', []) if label[0] == '/']
     told = json.dumps({name: value for name, value in more.items() if value}, ensure_ascii=False)
-    tags = distinct(re.split(r'[,;|\s]+', ','.join(cells.get('tags', []))))
+    tags = distinct(tag.strip() for tag in re.split('[,;|]', ','.join(cells['tags'])))
     return Segment(ytid, start, end, tuple(tags), split, index, more=told if told != '{}' else '')
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """The lines of a list that should be rows, with their numbers (each by itself: a stray quote costs its own row only)."""
+def read_lines(path: Path, headed: bool = False) -> Iterator[tuple[int, bytes]]:
+    """The lines of a list that should be rows, with their numbers (each by itself: a stray quote costs its own row only).
+    Those that begin with # are comments; after a header, they may be rows."""
     file = open(path, 'rb')  # noqa: SIM115  # now, in case the list is replaced during the run
 
     def read() -> Iterator[tuple[int, bytes]]:
         with file:
             file.seek(len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
+            comments = True
             for number, line in enumerate(file, 1):
-                if line[0] != ord('#') and not line.isspace():
+                if not (comments and line[0] == ord('#')) and not line.isspace():
                     yield number, line
+                    comments = not headed
 
     return read()
 
@@ -416,7 +425,7 @@ def read_ontology(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Names and children of the classes of AudioSet's ontology, by their MIDs."""
     try:
         nodes = json.loads(path.read_text(encoding='utf-8-sig'))
-        return {node['id']: node['name'] for node in nodes}, {node['id']: node['child_ids'] for node in nodes}
+        return {node['id']: str(node['name']) for node in nodes}, {node['id']: list(node['child_ids']) for node in nodes}
     except (ValueError, KeyError, TypeError):
         raise Oops(f"{path}: not AudioSet's ontology; delete it to fetch it anew") from None
 
@@ -436,9 +445,14 @@ class List(NamedTuple):
     def parse(self, row: bytes, split: str, index: int = 0) -> Segment:
         return parse_row(row, split, index, self.form, self.names)
 
-    def clip(self, row: bytes) -> tuple[str, float]:
-        """Video id and start (s)."""
-        return self.form.clip(self.form.read(row.partition(b'\n')[0]))[:2]
+    def video(self, row: bytes) -> bytes:
+        """Its id."""
+        return self.form.clip(self.form.read(row.partition(b'\n')[0]))[0].encode()
+
+    @property
+    def ends(self) -> bool:
+        """Whether the list says where its clips end; else they are as long as AudioSet's."""
+        return 'clip' not in self.form.columns and bool({'end', 'duration'} & self.form.columns.keys())
 
 
 def list_path(settings: Settings, split: str) -> Path:
@@ -450,27 +464,27 @@ def list_path(settings: Settings, split: str) -> Path:
 
 def open_list(settings: Settings, split: str) -> List:
     path = list_path(settings, split)
-    form, rows, wrong = recognise(path), dict[tuple[str, int], list](), list[str]()
+    form, rows, wrong = recognise(path), dict[tuple[str, float, float], list](), list[str]()
     if split in WEAK and form is AUDIOSET:
         return List(path, form, None, wrong, {})
-    lines = read_lines(path)
-    for number, line in itertools.islice(lines, form.headed, None):
+    for number, line in itertools.islice(read_lines(path, form.headed), form.headed, None):
         try:
             cells = form.read(line)
-            ytid, start, _ = form.clip(cells)
-            if 'clip' in cells:
-                float(cells['start']), float(cells['end'])
+            clip = form.clip(cells)
+            if 'clip' in cells and not 0 <= float(cells['start']) <= float(cells['end']) < math.inf:
+                raise ValueError(f'no event from {cells["start"]} to {cells["end"]} s')
         except (ValueError, csv.Error) as error:
             wrong.append(f'{path.name}, line {number}: skipped, {error}')
             continue
-        rows.setdefault((ytid, round(start * 1000)), [number]).append(line.rstrip(b'\r\n'))
+        rows.setdefault(clip, [number]).append(line.rstrip(b'\r\n'))
     names = read_names(settings.csvs / 'mid_to_display_name.tsv') if 'clip' in form.columns else {}
     return List(path, form, [(number, b'\n'.join(found)) for number, *found in rows.values()], wrong, names)
 
 
 def open_lists(settings: Settings) -> dict[str, List]:
     """All lists, AudioSet's first: others share its clips."""
-    return {split: open_list(settings, split) for split in sorted(settings.splits, key=lambda split: split not in WEAK)}
+    order = sorted(settings.splits, key=lambda split: (split not in WEAK, split not in STRONG))
+    return {split: open_list(settings, split) for split in order}
 
 
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
@@ -507,13 +521,15 @@ class Choice(NamedTuple):
     def pick(self, classes: Iterable[tuple[str, ...]]) -> bytearray:
         """For each row 1 if it is taken: class by class, rare ones first, rows that take others beyond their number last."""
         same: dict[tuple, tuple] = {}
-        rows = [same.setdefault(found, found) if self.takes(found) else () for found in classes]
+        rows = [same.setdefault(found, found) if self.takes(found) else None for found in classes]
+        picked = bytearray(found == () for found in rows)  # what has no class is nobody's share
+        rows = [found or () for found in rows]
         members = defaultdict[str, array](lambda: array('L'))  # class -> indexes of its rows
         for index, found in enumerate(rows):
             for name in found:
                 if not self.labels or self.takes([name]):
                     members[name].append(index)
-        count, picked = Counter[str](), bytearray(len(rows))
+        count = Counter[str]()
         for name in sorted(members, key=lambda name: (len(members[name]), name)):
             order = list(members[name]) if count[name] < self.per_label else []
             random.Random(f'{self.seed} {name}').shuffle(order)
@@ -533,8 +549,7 @@ def make_choice(settings: Settings, lists: dict[str, List], labels: dict[str, st
     if (settings.labels or settings.exclude) and settings.descendants:
         theirs, below = read_ontology(settings.csvs / 'ontology.json')
         names = {**theirs, **labels}
-    own = [one for one in lists.values() if 'label' in one.form.columns and 'clip' not in one.form.columns]
-    known = {name.casefold() for one in own for _, row in one for name in classes_of(one, row)}
+    known = {name.casefold() for one in lists.values() if one.rows is not None for _, row in one for name in classes_of(one, row)}
     wanted, unwanted = (find_classes(of, names, below, known) for of in (settings.labels, settings.exclude))
     return Choice(wanted, unwanted, settings.per_label, settings.seed)
 
@@ -556,12 +571,20 @@ def classes_of(one: List, row: bytes) -> tuple[str, ...]:
     return ()
 
 
+def classes_if_row(one: List, row: bytes) -> tuple[str, ...]:
+    """The same for a line that may be none."""
+    with contextlib.suppress(ValueError, csv.Error):
+        return classes_of(one, row) if one.rows is not None or identify(row, '') else ()
+    return ()
+
+
 class Known(NamedTuple):
     """What the journals tell."""
 
     settled: dict[bytes, str]  # id -> why it needs nothing more; '' once it was met in a list
     asked: set[bytes]  # videos that other lists than AudioSet's long ones name
-    starts: dict[bytes, float]  # of these -> the start (s) of AudioSet's clip
+    times: dict[bytes, tuple[float, float]]  # of these -> start and end (s) of AudioSet's clip
+    gone: dict[bytes, str]  # of these -> why there is nothing at any time
     noted: set[bytes]  # list and id, of clips whose record has what the list tells
 
 
@@ -583,6 +606,8 @@ class Survey:
         self.skipped, self.shown = 0, shown  # lines that are no rows; of how many of those to speak
         self.control: Segment | None = None  # one that was done
         self.notes = deque[Segment]()  # rows whose clips are there, or will be, for another list
+        self.shared = set[tuple[str, int]]()  # list and index, of rows whose clips have the id of AudioSet's
+        self.states = dict[bytes, str]()  # id -> why its clip is settled, for rows that share it
         self.wanted = {split: bytearray() for split in lists}  # for each row 1, or 0: there is nothing to do
         self.counts = {split: Counter[str]() for split in lists}  # rows to do ('new') and settled ones by reason
         self.ended, self.announced = set[str](), False  # splits; whether the user knows the counts
@@ -605,10 +630,12 @@ class Survey:
             for complaint in one.wrong:
                 self.skip(complaint)
             former = Counter(self.before, new=self.new)
-            picked = self.choice.pick(classes_of(one, row) for _, row in one) if self.choice and self.choice.per_label else None
+            picked = (
+                self.choice.pick(classes_if_row(one, row) for _, row in one) if self.choice and self.choice.per_label else None
+            )
             while batch := list(itertools.islice(rows, 1000)):
                 full = self.take(split, batch, picked)
-                self.counts[split] = Counter(self.before, new=self.new) - former
+                self.counts[split] = Counter(self.before, new=self.new) - former + Counter(shared=self.counts[split]['shared'])
                 if full:
                     return
                 yield
@@ -616,91 +643,102 @@ class Survey:
 
     def take(self, split: str, batch: list[tuple[int, bytes]], picked: bytearray | None) -> bool:
         """Go through some rows of a list; True if they are as many as the limit allows."""
-        one, known, wanted, tally = self.lists[split], self.known.settled, self.wanted[split], self.tally
-        look_up = self.look_up_plain if one.rows is None else self.look_up
-        for (number, row), (key, reason) in zip(batch, look_up(split, batch), strict=True):
+        one, known, wanted = self.lists[split], self.known.settled, self.wanted[split]
+        for (number, row), (key, reason) in zip(batch, self.look_up(split, batch), strict=True):
+            index = len(wanted)
             if not reason:  # what is settled was a row before
                 key = self.examine(split, key, row, number)
-                reason = known.get(key)
-            if key and self.choice and not (picked[len(wanted)] if picked else self.choice.takes(classes_of(one, row))):
+                reason = known.get(key) or reason
+            if key and self.choice and not (picked[index] if picked else self.choice.takes(classes_of(one, row))):
+                key = b''
+            if key and known.get(key) == '':  # the clip of an earlier list
+                self.share(split, row, index, key)
                 key = b''
             ours = key and self.met % self.shards == self.shard
             wanted.append(bool(ours and not reason))
             if key:
                 known[key] = ''
                 self.met += 1
+                if key[3:14] in self.known.asked:
+                    self.remember(split, row, key, reason)
             if ours and reason:
+                if reason == ELSEWHERE or (reason == DONE and one.rows is not None):
+                    reason = DONE
+                    self.note(split, row, index)
                 self.before[reason] += 1
-                self.control = self.control or self.known_good(split, row, reason)
-            if ours and tally is not None:
-                tally[classes_of(one, row), reason or ''] += 1
+                self.control = self.control or (self.known_good(split, row, index) if reason == DONE else None)
+            if ours and self.tally is not None:
+                self.tally[classes_of(one, row), reason or ''] += 1
             self.new += wanted[-1]
             if self.met == self.settings.limit:
                 return True
         return False
 
-    def look_up_plain(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
-        """Id and, of a settled row, why, for those of AudioSet's long lists: two million of them in no time."""
-        if self.known.asked:
-            by_video = {row[:11]: row for _, row in rows}
-            for ytid in by_video.keys() & self.known.asked:
-                with contextlib.suppress(ValueError, csv.Error):
-                    self.known.starts[ytid] = parse_row(by_video[ytid], split).start
-        for _, row in rows:
-            key = b'id_' + row[:11]
-            reason = self.known.settled.get(key)
-            if reason == ELSEWHERE:
-                with contextlib.suppress(ValueError, csv.Error):
-                    self.notes.append(parse_row(row, split))
-                reason = DONE
-            yield key, reason
-
     def look_up(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
-        """The same for other lists, whose clips may be AudioSet's, and whose videos may be known to be gone."""
-        for _, row in rows:
-            segment = self.segment(split, row, 0)
-            key, of_video = segment.id.encode(), b'id_' + segment.ytid.encode()
-            reason = self.known.settled.get(key)
-            if reason in (DONE, ELSEWHERE):
-                self.note(segment)
-                reason = DONE
-            gone = self.known.settled.get(of_video) if reason is None else None
-            yield key, gone if gone and gone not in (DONE, ELSEWHERE, 'too short') else reason
+        """Id and, of a settled row, why; for AudioSet's long lists without parsing: two million in no time."""
+        known = self.known.settled
+        if self.lists[split].rows is None:
+            for _, row in rows:
+                key = b'id_' + row[:11]
+                yield key, known.get(key)
+            return
+        for index, (_, row) in enumerate(rows, len(self.wanted[split])):
+            segment = self.lists[split].parse(row, split, index)
+            video = segment.ytid.encode()
+            if split in STRONG:
+                self.known.times.setdefault(video, segment[1:3])
+            start, end = self.known.times.get(video, (-1, -1))
+            if start == segment.start and (end == segment.end or not self.lists[split].ends):
+                self.shared.add((split, index))
+            key = self.segment(split, row, index).id.encode()
+            yield key, known.get(key, self.known.gone.get(video))
 
-    def note(self, segment: Segment) -> None:
+    def remember(self, split: str, row: bytes, key: bytes, reason: str | None) -> None:
+        """Keep what others need to know that may share the clip."""
+        self.states[key] = DONE if reason == ELSEWHERE else reason or ''
+        if self.lists[split].rows is None:
+            with contextlib.suppress(ValueError, csv.Error):
+                self.known.times.setdefault(key[3:14], parse_row(row, split)[1:3])
+
+    def share(self, split: str, row: bytes, index: int, key: bytes) -> None:
+        """Count a row whose clip is an earlier list's."""
+        self.counts[split]['shared'] += 1
+        if self.tally is not None:
+            self.tally[classes_of(self.lists[split], row), self.states.get(key, '')] += 1
+        if not self.shard:  # once is enough
+            self.note(split, row, index)
+
+    def note(self, split: str, row: bytes, index: int) -> None:
         """A clip that is there, or will be, is in this list, too."""
-        if f'{segment.split} {segment.id}'.encode() not in self.known.noted:
-            self.notes.append(segment)
+        with contextlib.suppress(ValueError, csv.Error):  # of a line that only begins like a settled row
+            segment = self.segment(split, row, index)
+            if f'{split} {segment.id}'.encode() not in self.known.noted:
+                self.notes.append(segment)
 
     def segment(self, split: str, row: bytes, index: int) -> Segment:
         """A row of a list, by the name under which its clip is, or will be, known."""
-        segment = self.lists[split].parse(row, split, index)
-        if self.lists[split].rows is None:
+        one, segment = self.lists[split], self.lists[split].parse(row, split, index)
+        if one.rows is None or (split, index) in self.shared:
             return segment
-        if split in STRONG:
-            self.known.starts.setdefault(segment.ytid.encode(), segment.start)
-        if self.known.starts.get(segment.ytid.encode()) == segment.start:
-            return segment
-        return segment._replace(mark=f'_{round(segment.start * 1000)}')
+        length = '' if not one.ends or segment.end == segment.start + LENGTH else f'_{round(segment.end * 1000)}'
+        return segment._replace(mark=f'_{round(segment.start * 1000)}{length}')
 
-    def known_good(self, split: str, row: bytes, reason: str) -> Segment | None:
-        """The segment of a settled row, if it was done."""
+    def known_good(self, split: str, row: bytes, index: int) -> Segment | None:
+        """The segment of a row that was done."""
         with contextlib.suppress(ValueError, csv.Error):
-            return self.segment(split, row, 0) if reason == DONE else None
+            return self.segment(split, row, index)
         return None
 
     def examine(self, split: str, key: bytes, row: bytes, number: int) -> bytes:
         """The id of a row that was not met yet; empty for any other line, after saying why."""
-        one = self.lists[split]
+        if self.lists[split].rows is not None:
+            return key
         try:
-            key = identify(row, split) if one.rows is None else key
+            key = identify(row, split)
             if self.known.settled.get(key) == '':
-                if one.rows is None:
-                    raise ValueError(f'{key.decode()[3:]} is already a row')
-                self.note(self.segment(split, row, 0))
-                return b''
+                raise ValueError(f'{key.decode()[3:]} is already a row')
         except (ValueError, csv.Error) as error:
-            self.skip(f'{one.path.name}, line {number}: skipped, {error}')
+            self.skip(f'{self.lists[split].path.name}, line {number}: skipped, {error}')
             return b''
         return key
 
@@ -1264,30 +1302,37 @@ def read_journals(settings: Settings) -> Iterator[Entry]:
     return itertools.chain.from_iterable(map(read_journal, find_journals(settings)))
 
 
-START = re.compile(rb'"split": "([^"]+)", "start": ([\d.]+),')
+TIMES = re.compile(rb'"split": "([^"]+)", "start": ([\d.]+), "end": ([\d.]+),')
 
 
 def read_known(settings: Settings, lists: dict[str, List]) -> Known:
     """What the journals tell of the rows: what is done, or why it is gone."""
-    settled, starts, noted, ext = dict[bytes, str](), dict[bytes, float](), set[bytes](), settings.ext.encode()
-    asked = {one.clip(row)[0].encode() for one in lists.values() if one.rows is not None for _, row in one}
+    known = Known({}, {one.video(row) for one in lists.values() if one.rows is not None for _, row in one}, {}, {}, set())
+    settled, weak, ours = (
+        known.settled,
+        [f'"split": "{split}", "start": '.encode() for split in WEAK[::-1]],
+        settings.ext.encode(),
+    )
     for line, status, key, why in read_journals(settings):
-        if status == b'done' and why == ext:
-            settled[key] = ELSEWHERE if b'_strong", "start": ' in line else DONE
-            if key[3:14] in asked and (found := START.search(line)):
-                noted.add(found[1] + b' ' + key)
-                if len(key) == 14:
-                    starts[key[3:]] = float(found[2])
+        asked = key[3:14] in known.asked
+        if status == b'done' and why == ours:
+            settled[key] = DONE if len(key) > 14 or any(words in line for words in weak) else ELSEWHERE
         elif status == b'gone' and settled.get(key) not in (DONE, ELSEWHERE):
             settled[key] = sys.intern(why.decode())
+            if asked and why != b'too short' and why.decode() not in settings.again:
+                known.gone[key[3:14]] = settled[key]
         elif status == b'also':
-            noted.add(why + b' ' + key)
-    for split, _, key in (note.partition(b' ') for note in noted):
+            known.noted.add(why + b' ' + key)
+        if asked and status == b'done' and (found := TIMES.search(line)):
+            known.noted.add(found[1] + b' ' + key)
+            if len(key) == 14:
+                known.times[key[3:]] = float(found[2]), float(found[3])
+    for split, _, key in (note.partition(b' ') for note in known.noted):
         if split.decode() in WEAK and settled.get(key) == ELSEWHERE:
             settled[key] = DONE
     for key in [key for key, reason in settled.items() if reason in settings.again]:
         del settled[key]
-    return Known(settled, asked, starts, noted)
+    return known
 
 
 def lock(path: Path, shared: bool = False) -> Any:
@@ -1386,7 +1431,10 @@ def combine(line: bytes, notes: list[bytes]) -> bytes:
             if not entry.get(name):
                 entry[name] = value
             elif entry[name] != value:
-                entry.setdefault('also', {}).setdefault(split, {})[name] = value
+                values = [
+                    item if isinstance(item, str) else json.dumps(item) for item in ([value] if isinstance(value, str) else value)
+                ]
+                entry.setdefault('also', []).append({'list': split, 'field': name, 'values': values})
     return write_line(entry)
 
 
@@ -1407,12 +1455,18 @@ def list_files(settings: Settings) -> Iterator[tuple[bytes, bytes]]:
 
 
 def write_listings(settings: Settings) -> None:
-    """metadata.jsonl in wavs/, or in the folders that datasets takes for splits."""
-    folders = {folder for folder, _ in list_files(settings)}
-    for folder in folders:
-        lines = (line for of, line in list_files(settings) if of == folder)
-        replace_file(settings.wavs / os.fsdecode(folder) / 'metadata.jsonl', lines)
-    if b'' not in folders:
+    """metadata.jsonl in wavs/, or in the folders that datasets takes for splits. It takes the columns and their types from
+    the first lines, so there one of each comes first."""
+    typed = [b'"tags": ["', b'"labels": ["', b'"padded": ', b'"subset": "', b'"events": [{', b'"captions": ["', b'"also": [{']
+    first: dict[bytes, dict[bytes, bytes]] = {}  # folder -> the line that has a column
+    for folder, line in list_files(settings):
+        found = first.setdefault(folder, {})
+        found |= {column: line for column in typed if column not in found and column in line}
+    for folder, found in first.items():
+        heads = set(found.values())
+        rest = (line for of, line in list_files(settings) if of == folder and line not in heads)
+        replace_file(settings.wavs / os.fsdecode(folder) / 'metadata.jsonl', itertools.chain(sorted(heads), rest))
+    if b'' not in first:
         (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
 
 
@@ -1905,7 +1959,7 @@ def clear_parts(settings: Settings) -> None:
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
     clips = ((settings.num_processes or processes_here()) + 2) * clip_size(settings)
-    needed = {settings.temps: clips, settings.wavs: clips, settings.root: 1.1 * settings.journal.stat().st_size}
+    needed = {settings.temps: clips, settings.wavs: clips, settings.root: 2.2 * settings.journal.stat().st_size}
     for folder, size in needed.items():
         if (free := shutil.disk_usage(folder).free) < size:
             return f'only {free / 1e6:.1f} MB are free in {folder}; make room'
@@ -2526,20 +2580,22 @@ class Asked(NamedTuple):
         survey = Survey(settings, self.lists, read_known(settings, self.lists), self.choice, **options)
         while not (survey.new or survey.whole):
             survey.step()
-        why = ' that labels and exclude leave' if self.choice else '; a list of AudioSet that is deleted is fetched anew'
+        why = (
+            ' that labels, exclude and per_label leave' if self.choice else '; a list of AudioSet that is deleted is fetched anew'
+        )
         require(survey.met, f'{", ".join(settings.splits)}: not one usable row{why}')
         return survey
 
 
 def read_lists(settings: Settings) -> Asked:
     """The lists and what belongs to them, fetched where they are missing."""
-    strong = set(settings.splits) & set(STRONG)
-    ontology = (settings.labels or settings.exclude) and settings.descendants
-    others = ['mid_to_display_name.tsv'] * bool(strong) + ['ontology.json'] * bool(ontology)
-    for path in [settings.csvs / name for name in ('class_labels_indices.csv', *others)]:
-        provide(path, settings.routes)
     for split in settings.splits:
         provide(list_path(settings, split), settings.routes)
+    strong = any('clip' in recognise(list_path(settings, split)).columns for split in settings.splits)
+    ontology = (settings.labels or settings.exclude) and settings.descendants
+    others = ['mid_to_display_name.tsv'] * strong + ['ontology.json'] * bool(ontology)
+    for path in [settings.csvs / name for name in ('class_labels_indices.csv', *others)]:
+        provide(path, settings.routes)
     names = read_names(settings.csvs / 'mid_to_display_name.tsv') if strong else {}
     labels = {**names, **read_labels(settings.csvs / 'class_labels_indices.csv')}
     lists = open_lists(settings)
@@ -2550,10 +2606,11 @@ def plan(settings: Settings, asked: Asked) -> str:
     """What a run would do, by list."""
     survey = asked.survey(settings)
     survey.advance(math.inf)
-    lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}']
+    lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}{"shared":>10}  with the lists above']
     for split, counts in survey.counts.items():
-        settled = counts.total() - counts['new']
-        lines.append(f'{split:<20}{counts.total():>10}{settled:>10}{counts[DONE]:>10}{counts["new"]:>10}')
+        new, shared, done = counts['new'], counts['shared'], counts[DONE]
+        settled = counts.total() - new - shared
+        lines.append(f'{split:<20}{counts.total():>10}{settled:>10}{done:>10}{new:>10}{shared:>10}')
     size = survey.new * clip_size(settings) / 1e9
     return '\n'.join([*lines, f'to do: about {size:.2f} GB of {settings.ext}; {survey.skipped} lines skipped'])
 
@@ -2627,7 +2684,7 @@ def look(settings: Settings) -> int:
 def settle_rows(settings: Settings, asked: Asked) -> int:
     """Find out what is to be done, and do it; returns how many rows are left."""
     known = sum(path.stat().st_size for path in find_journals(settings))  # bytes
-    settings.adopt = not known  # clips: they lost their journal
+    settings.adopt = not known and not settings.pad  # clips: they lost their journal; silence would count as theirs
     if known > 20e6 and settings.engine == 'multiprocessing':
         prepare_workers()  # while we read
     journal, survey, stop = Journal(settings.journal, asked.labels), asked.survey(settings), ''
@@ -2699,9 +2756,9 @@ def main(argv: list[str] | None = None) -> int:
         settings = read_settings(argv)
         open_root(settings)
         open_routes(settings)
+        if settings.dry_run or settings.report is not None:
+            return look(settings)
         try:
-            if settings.dry_run or settings.report is not None:
-                return look(settings)
             if not settings.merge:
                 return run(settings)
             require(find_journals(settings), f'{settings.wavs} has no journal: nothing to merge')

@@ -61,6 +61,15 @@ def test_other_lists_are_padded_to_the_length_of_their_rows(program: Program) ->
     assert [mutagen.File(program.clip(f'{ytid}_*')).info.length for ytid in (A, B)] == [8, 2]
 
 
+def test_padded_clips_without_a_journal_are_not_trusted(program: Program) -> None:
+    program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
+    program.site.add(A, seconds=36.4)
+    program.run('--ext', 'wav', '--pad')
+    (program.root / 'wavs' / 'journal.jsonl').unlink()
+    program.run('--ext', 'wav', '--pad')
+    assert program.metadata[f'id_{A}']['duration'] == pytest.approx(6.4, abs=0.01)
+
+
 def test_padding_video_is_refused(program: Program) -> None:
     assert 'pad is for audio' in program.run('--ext', 'mp4', '--pad', status=2).stderr
 
@@ -133,6 +142,18 @@ def test_the_audiofolder_lists_each_clip_with_its_record(program: Program, name:
     assert {record['id']: {k: v for k, v in record.items() if k != 'file_name'} for record in records} == program.metadata
 
 
+def test_the_first_lines_show_all_columns(program: Program) -> None:
+    rows = [f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(5)]
+    program.offer(*rows)
+    (program.root / 'csvs').mkdir(parents=True)
+    (program.root / 'csvs' / 'caps.csv').write_text(f'ytid,start,caption\n{4:011},30,a caption\n{5:011},30,another\n')
+    program.run('--splits', 'eval', 'caps')
+    records = [json.loads(line) for line in (program.root / 'wavs' / 'metadata.jsonl').read_text(encoding='utf-8').splitlines()]
+    assert len(records) == 6
+    assert any(record['tags'] for record in records[:2])
+    assert any(record.get('captions') for record in records[:2])
+
+
 # ----------------------------------------------------------------------------------------------------- before and after
 
 
@@ -151,14 +172,14 @@ def test_a_dry_run_counts_and_asks_nothing(program: Program) -> None:
     mixed(program)
     asked, journal = program.site.counts['player'], program.journal
     said = program.run('--splits', 'eval', 'balanced_train', '--dry-run').stdout
-    assert re.search(r'^eval +5 +3 +2 +2$', said, re.M), said
-    assert re.search(r'^balanced_train +1 +0 +0 +1$', said, re.M)
+    assert re.search(r'^eval +5 +3 +2 +2 +0$', said, re.M), said
+    assert re.search(r'^balanced_train +1 +0 +0 +1 +0$', said, re.M)
     assert program.site.counts['player'] == asked
     assert program.journal == journal
     limited = program.run('--splits', 'eval', 'balanced_train', '--dry-run', '--limit', '4').stdout
-    assert re.search(r'^eval +4 +3 +2 +1$', limited, re.M), limited
+    assert re.search(r'^eval +4 +3 +2 +1 +0$', limited, re.M), limited
     chosen = program.run('--dry-run', '--labels', '/m/068hy', '--no-descendants').stdout
-    assert re.search(r'^eval +2 +2 +1 +0$', chosen, re.M), chosen
+    assert re.search(r'^eval +2 +2 +1 +0 +0$', chosen, re.M), chosen
 
 
 def test_coverage(program: Program, tmp_path: pathlib.Path) -> None:

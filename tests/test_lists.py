@@ -65,13 +65,18 @@ def segments(folder: pathlib.Path, name: str, text: str) -> list[download.Segmen
         pytest.param('mine.tsv', f'video_id\tstart\tduration\n{A}\t2\t3\n', [(A, 2, 5)], id='tabs, a duration'),
         pytest.param('mine.csv', f'\ufeff"youtube_id","start"\r\n"{A}","7"\r\n', [(A, 7, 17)], id='BOM, quotes, CRLF, no end'),
         pytest.param('mine_segments.csv', f'# x\n{A}, 1, 3, "/m/1"\n{A}, 8, 9, "/m/1"', [(A, 1, 3), (A, 8, 9)], id='as AudioSet'),
+        pytest.param('mine.csv', f'segment_id,ytid,start,end\n7,{A},1,11\n', [(A, 1, 11)], id='an id of its own for rows'),
+        pytest.param('mine.csv', f'{A},30,"car, train",test\n', [(A, 30, 40)], id='VGGSound, a comma first'),
+        pytest.param('mine.csv', f'caption,ytid,start\n#1 fan,{A},1\n', [(A, 1, 11)], id='a number sign'),
+        pytest.param('mine.csv', f'ytid,start,end\n{A},5,8\n{A},5,25\n', [(A, 5, 8), (A, 5, 25)], id='two lengths'),
         pytest.param('mine.csv', f'{A},1.5,3,/m/1,/m/2\n', [(A, 1.5, 3)], id='as AudioSet, without quotes'),
     ],
 )
 def test_forms(tmp_path: pathlib.Path, name: str, text: str, rows: list[tuple]) -> None:
     found = segments(tmp_path, name, text)
     assert [segment[:3] for segment in found] == rows
-    assert [segment.id for segment in found] == [f'id_{ytid}_{round(start * 1000)}' for ytid, start, _ in rows]
+    marks = [f'{start * 1000:.0f}' + (f'_{end * 1000:.0f}' if end - start != 10 else '') for _, start, end in rows]
+    assert [segment.id for segment in found] == [f'id_{ytid}_{mark}' for (ytid, *_), mark in zip(rows, marks, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -169,13 +174,76 @@ def test_other_lists_share_the_clips_of_audioset(program: Program, at_once: bool
     assert (len(program.journal), program.metadata, program.site.counts['player']) == (lines, records, 4)
 
 
+def test_a_clip_of_other_seconds_is_another_clip(program: Program) -> None:
+    program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"', f'{A}, 70.000, 80.000, "/m/09x0r"')
+    put(program, mine_dot_csv=f'ytid,start,end,label\n{A},30,50,long\n{A},70,80,late\n{A},30,40,same\n')
+    program.run('--splits', 'eval', 'mine')
+    records = program.metadata
+    assert {name: record.get('also', record['labels']) for name, record in records.items()} == {
+        f'id_{A}': [{'list': 'mine', 'field': 'labels', 'values': ['same']}],
+        f'id_{A}_30000_50000': ['long'],
+        f'id_{A}_70000': ['late'],
+    }
+    assert records[f'id_{A}_30000_50000']['duration'] == pytest.approx(20, abs=0.1)
+
+
+def test_a_clip_that_another_list_brought_gets_audiosets_labels_later(program: Program) -> None:
+    program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
+    put(program, vggsound_dot_csv=VGGSOUND)
+    program.run('--splits', 'eval', 'vggsound', '--labels', 'playing cello', '--no-descendants')
+    program.run()
+    own = [record for record in program.metadata.values() if record['start'] == 30]
+    assert ['Speech'] in [record['labels'] for record in own]
+
+
+def test_strong_labels_and_captions_in_one_run(program: Program) -> None:
+    offer_strong(program)
+    put(program, caps_dot_csv=AUDIOCAPS)
+    program.run('--splits', 'caps', 'eval_strong')
+    record = program.metadata[f'id_{A}']
+    assert (record['events'], len(record['captions'])) == (EVENTS, 2)
+    assert program.site.asked['player', A] == 2, 'at 30 and at 50 s'
+    assert '0 to do' in program.run('--splits', 'caps', 'eval_strong').stdout
+
+
+def test_rows_that_share_clips_are_counted_where_they_are(program: Program) -> None:
+    offer_strong(program)
+    program.offer(f'{A}, 30.000, 40.000, "/m/068hy"')
+    program.run()
+    plan = program.run('--splits', 'eval', 'eval_strong', '--dry-run').stdout
+    assert re.search(r'^eval_strong +2 +0 +0 +1 +1$', plan, re.M), plan
+    report = program.run('--splits', 'eval', 'eval_strong', '--report').stdout
+    assert re.search(r'^Cheering +1 +1 +0', report, re.M), report
+
+
+def test_events_that_are_none_are_skipped(program: Program) -> None:
+    offer_strong(program)
+    program.site.files['audioset_eval_strong.tsv'] += f'{A}_30000\tnan\t1\t/m/09x0r\n{A}_30000\t1\tinf\t/m/09x0r\n'.encode()
+    assert program.run('--splits', 'eval_strong').stdout.count('no event from') == 2
+    assert program.metadata[f'id_{A}']['events'] == EVENTS
+
+
+def test_shards_share_out_and_annotate_all_lists(program: Program) -> None:
+    program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"', f'{B}, 70.000, 80.000, "/m/068hy"')
+    put(program, audiocaps_val_dot_csv=AUDIOCAPS)
+    for shard in range(3):
+        program.run('--splits', 'audiocaps_val', 'eval', '--shard', f'{shard}/3')
+    program.run('--merge')
+    sharded = program.metadata
+    alone = Program(program.root.parent / 'alone', program.site)
+    put(alone, audiocaps_val_dot_csv=AUDIOCAPS)
+    alone.run('--splits', 'audiocaps_val', 'eval')
+    assert sharded == alone.metadata
+    assert len(sharded) == 4
+
+
 def test_another_opinion_on_a_clip_is_kept_beside_the_first(program: Program) -> None:
     program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
     put(program, mine_dot_csv=f'ytid,start,end,label\n{A},30,40,my class\n')
     program.run('--splits', 'eval', 'mine')
     record = program.metadata[f'id_{A}']
     assert record['labels'] == ['Speech']
-    assert record['also'] == {'mine': {'labels': ['my class']}}
+    assert record['also'] == [{'list': 'mine', 'field': 'labels', 'values': ['my class']}]
 
 
 def offer_strong(program: Program) -> None:
@@ -275,7 +343,7 @@ def test_each_class_gets_its_number_and_no_row_is_without_need(rows: list[tuple]
         assert count[name] >= min(most, sum(name in row for row in rows))
     for row, taken in zip(rows, picked, strict=True):
         counted = [name for name in row if not labels or name in labels]
-        assert counted or not taken
+        assert counted or not taken or not (row or labels), 'what has no class is taken'
         if counted and not taken:
             assert all(count[name] >= most for name in counted)
     if all(len(row) < 2 for row in rows):
