@@ -293,6 +293,13 @@ EXPECTED = (
 )
 
 
+def seconds(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f'{text!r} is no number of seconds') from None
+
+
 class Form(NamedTuple):
     """How a list is written: the columns, what stands between them, and whether the first line names them."""
 
@@ -307,7 +314,7 @@ class Form(NamedTuple):
         needed = max(self.columns.values()) + 1
         if len(fields) < needed:
             raise ValueError(f'{len(fields)} of {needed} fields')
-        if self is AUDIOSET:
+        if self.columns is AUDIOSET.columns:
             fields[3:] = [','.join(fields[3:])]  # the quotes around the tags may be missing
         return {tells: fields[index].strip() for tells, index in self.columns.items()}
 
@@ -316,9 +323,9 @@ class Form(NamedTuple):
         ytid, _, start = cells['clip'].rpartition('_') if 'clip' in cells else (cells['ytid'], '', cells['start'])
         if not re.fullmatch(r'[A-Za-z0-9_-]{11}', ytid):
             raise ValueError(f'{ytid!r} is not a video id')
-        begin = float(start) / (1000 if 'clip' in cells else 1)
-        length = float(cells.get('duration') or LENGTH)
-        end = float(cells['end']) if cells.get('end') and 'clip' not in cells else begin + length
+        begin = seconds(start) / (1000 if 'clip' in cells else 1)
+        length = seconds(cells.get('duration') or str(LENGTH))
+        end = seconds(cells['end']) if cells.get('end') and 'clip' not in cells else begin + length
         if not 0 <= begin < end < math.inf:
             raise ValueError(f'no clip from {begin} to {end} s')
         return ytid, begin, end
@@ -347,9 +354,9 @@ def recognise(path: Path) -> Form:
     if {'ytid', 'start'} <= columns.keys():
         return Form(columns, separator, headed=True)
     if len(cells) == 4 and is_number(cells[1]) and not is_number(cells[2]) and not path.name.endswith('_segments.csv'):
-        return VGGSOUND
+        return VGGSOUND._replace(separator=separator)
     if path.name.endswith('_segments.csv') or (len(cells) > 3 and is_number(cells[1]) and is_number(cells[2])):
-        return AUDIOSET
+        return AUDIOSET._replace(separator=separator) if separator != ',' else AUDIOSET
     raise Oops(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
 
 
@@ -471,7 +478,7 @@ def open_list(settings: Settings, split: str) -> List:
         try:
             cells = form.read(line)
             clip = form.clip(cells)
-            if 'clip' in cells and not 0 <= float(cells['start']) <= float(cells['end']) < math.inf:
+            if 'clip' in cells and not 0 <= seconds(cells['start']) <= seconds(cells['end']) < math.inf:
                 raise ValueError(f'no event from {cells["start"]} to {cells["end"]} s')
         except (ValueError, csv.Error) as error:
             wrong.append(f'{path.name}, line {number}: skipped, {error}')
@@ -495,7 +502,8 @@ def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list
     found, todo = set[str](), list[str]()
     for name in names:
         if name not in labels and name.casefold() not in tags:
-            near = difflib.get_close_matches(name.casefold(), tags, 3, 0.5)
+            plain = {label.casefold(): label for label in labels.values()}
+            near = [repr(plain.get(one, one)) for one in difflib.get_close_matches(name.casefold(), tags, 3, 0.5)]
             raise Oops(f'{name!r} is no class of these lists{"; did you mean " if near else ""}{" or ".join(near)}')
         todo += [name] if name in labels else tags[name.casefold()]
         found |= {name.casefold()} - labels.keys()
@@ -1163,8 +1171,10 @@ class Worker:
     def pad(self, made: Path, segment: Segment, duration: float) -> dict[str, float]:
         """Lengthen a short clip with silence, in a process of its own, for only now its length is known; what the record says."""
         length, exact = segment.nominal, self.settings.ext in ('wav', 'flac')
-        if not self.settings.pad or duration >= length - (1e-5 if exact else self.tolerance):
+        if not self.settings.pad:
             return {}
+        if duration >= length - (1e-5 if exact else self.tolerance):
+            return {'padded': round(duration, 3)}
         padded = made.with_name(f'padded.{self.settings.ext}')
         silence = ['-af', f'apad=whole_dur={length}', *ENCODE[self.settings.ext], '-t', str(length)]
         asked = [self.settings.ffmpeg, '-loglevel', 'error', '-y', '-i', str(made), *silence, str(padded)]
@@ -1259,7 +1269,7 @@ def serve(tasks: Any, *args: Any) -> None:
 
 
 RECORD = ['id', 'ext', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id']
-MORE = ['padded', 'subset', 'events', 'captions', 'also']  # of some records only
+MORE = ['padded', 'subset', 'events', 'captions', 'lists', 'also']  # of some records only
 LINE = re.compile(rb'(\{(?:"bytes": \d+, )?"status": "(\w+)", "id": "([\w-]+)", "(?:ext|reason)": "([\w .-]+)", .*\}\n)')
 Entry = tuple[bytes, bytes, bytes, bytes]  # a journal's line; in it the status, the id, the ext of a clip or why there is none
 
@@ -1425,15 +1435,17 @@ def combine(line: bytes, notes: list[bytes]) -> bytes:
     for note in map(json.loads, notes):
         split, told = note['reason'], {name: note[name] for name in note.keys() - {'status', 'id', 'reason'}}
         if split in WEAK:
-            entry.update(told, split=split)
+            entry.update(told, split=split, lists=[split, *entry.get('lists', [entry['split']])])
             continue
+        entry.setdefault('lists', [entry['split']]).append(split)
         for name, value in sorted(told.items()):
-            if not entry.get(name):
+            if name in ('events', 'captions') and not entry.get(name):
                 entry[name] = value
-            elif entry[name] != value:
-                values = [
-                    item if isinstance(item, str) else json.dumps(item) for item in ([value] if isinstance(value, str) else value)
-                ]
+                continue
+            values = (
+                [value] if isinstance(value, str) else [item if isinstance(item, str) else json.dumps(item) for item in value]
+            )
+            if not (isinstance(entry.get(name), list) and all(item in entry[name] for item in value)):
                 entry.setdefault('also', []).append({'list': split, 'field': name, 'values': values})
     return write_line(entry)
 
@@ -1457,7 +1469,16 @@ def list_files(settings: Settings) -> Iterator[tuple[bytes, bytes]]:
 def write_listings(settings: Settings) -> None:
     """metadata.jsonl in wavs/, or in the folders that datasets takes for splits. It takes the columns and their types from
     the first lines, so there one of each comes first."""
-    typed = [b'"tags": ["', b'"labels": ["', b'"padded": ', b'"subset": "', b'"events": [{', b'"captions": ["', b'"also": [{']
+    typed = [
+        b'"tags": ["',
+        b'"labels": ["',
+        b'"padded": ',
+        b'"subset": "',
+        b'"events": [{',
+        b'"captions": ["',
+        b'"lists": ["',
+        b'"also": [{',
+    ]
     first: dict[bytes, dict[bytes, bytes]] = {}  # folder -> the line that has a column
     for folder, line in list_files(settings):
         found = first.setdefault(folder, {})
@@ -2371,6 +2392,7 @@ def check_settings(s: Settings) -> None:
     require(s.splits, 'splits is empty: name at least one list')
     for split in s.splits:
         require(re.fullmatch(r'\w[\w.-]*', str(split)), f'splits: {split!r} is no name (put spaces between names)')
+        require(Path(split).suffix not in ('.csv', '.tsv'), f'splits: name {split!r} without its extension')
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
     require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
     require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
@@ -2384,6 +2406,7 @@ def check_settings(s: Settings) -> None:
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     modes = {'verify': s.verify, 'merge': s.merge, 'dry_run': s.dry_run, 'report': s.report is not None}
     require(sum(modes.values()) < 2, f'{" and ".join(mode for mode, on in modes.items() if on)}: one at a time')
+    require(not s.report or Path(s.report).absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
     require(len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: one is named twice')
     share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
     count = int(share[2]) if share else 8
@@ -2611,8 +2634,8 @@ def plan(settings: Settings, asked: Asked) -> str:
         new, shared, done = counts['new'], counts['shared'], counts[DONE]
         settled = counts.total() - new - shared
         lines.append(f'{split:<20}{counts.total():>10}{settled:>10}{done:>10}{new:>10}{shared:>10}')
-    size = survey.new * clip_size(settings) / 1e9
-    return '\n'.join([*lines, f'to do: about {size:.2f} GB of {settings.ext}; {survey.skipped} lines skipped'])
+    size = survey.new * clip_size(settings) / 1e6
+    return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {settings.ext}; {survey.skipped} lines are no rows'])
 
 
 class Coverage(NamedTuple):
@@ -2678,6 +2701,8 @@ def look(settings: Settings) -> int:
     if settings.report:
         save_coverage(Path(settings.report), table)
     print(f'{len(table)} classes in {settings.report}' if settings.report else show_coverage(table))
+    if not table:
+        print('these lists name no classes')
     return 0
 
 

@@ -47,7 +47,7 @@ def test_what_is_long_enough_is_not_touched(program: Program) -> None:
     program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
     program.run('--pad')
     padded = program.clip().read_bytes()
-    assert 'padded' not in program.metadata[f'id_{A}']
+    assert program.metadata[f'id_{A}']['padded'] == program.metadata[f'id_{A}']['duration']
     other = Program(program.root.parent / 'other', program.site)
     other.run()
     assert other.clip().read_bytes() == padded

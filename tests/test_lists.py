@@ -65,6 +65,7 @@ def segments(folder: pathlib.Path, name: str, text: str) -> list[download.Segmen
         pytest.param('mine.tsv', f'video_id\tstart\tduration\n{A}\t2\t3\n', [(A, 2, 5)], id='tabs, a duration'),
         pytest.param('mine.csv', f'\ufeff"youtube_id","start"\r\n"{A}","7"\r\n', [(A, 7, 17)], id='BOM, quotes, CRLF, no end'),
         pytest.param('mine_segments.csv', f'# x\n{A}, 1, 3, "/m/1"\n{A}, 8, 9, "/m/1"', [(A, 1, 3), (A, 8, 9)], id='as AudioSet'),
+        pytest.param('mine.tsv', f'{A}\t1\t4\t/m/1\n', [(A, 1, 4)], id='as AudioSet, with tabs'),
         pytest.param('mine.csv', f'segment_id,ytid,start,end\n7,{A},1,11\n', [(A, 1, 11)], id='an id of its own for rows'),
         pytest.param('mine.csv', f'{A},30,"car, train",test\n', [(A, 30, 40)], id='VGGSound, a comma first'),
         pytest.param('mine.csv', f'caption,ytid,start\n#1 fan,{A},1\n', [(A, 1, 11)], id='a number sign'),
@@ -96,7 +97,7 @@ def test_what_is_no_list_is_refused_with_the_expected_forms(tmp_path: pathlib.Pa
 def test_bad_lines_are_named_and_the_rest_survives(program: Program) -> None:
     put(program, caps_dot_csv=f'{AUDIOCAPS}5,{C},soon,x\n6,{C},1,"never closed\n7,{C}\n8,{C},1,x\n')
     said = program.run('--splits', 'caps')
-    for line, why in [(6, 'could not convert'), (7, 'unexpected end of data'), (8, '2 of 4 fields')]:
+    for line, why in [(6, "'soon' is no number of seconds"), (7, 'unexpected end of data'), (8, '2 of 4 fields')]:
         assert f'caps.csv, line {line}: skipped, {why}' in said.stdout
     assert 'rows skipped            3' in said.stdout
     assert len(program.metadata) == 4
@@ -167,6 +168,7 @@ def test_other_lists_share_the_clips_of_audioset(program: Program, at_once: bool
     assert sorted(records) == [f'id_{A}', f'id_{A}_50000', f'id_{B}', f'id_{B}_20000']
     assert records[f'id_{A}']['captions'] == ['A man speaks, then a crowd cheers', 'Someone talks']
     assert records[f'id_{A}']['labels'] == ['Speech']
+    assert records[f'id_{A}']['lists'] == ['eval', 'audiocaps_val']
     assert 'captions' not in records[f'id_{B}']
     assert program.site.counts['player'] == 4
     lines = len(program.journal)
@@ -310,7 +312,7 @@ def test_choosing_by_label(program: Program, flags: list[str], chosen: list[int]
 @pytest.mark.parametrize(
     ('name', 'why'),
     [
-        ('Dgo', "'Dgo' is no class of these lists; did you mean dog"),
+        ('Dgo', "'Dgo' is no class of these lists; did you mean 'Dog'"),
         ('xyzzyx', "'xyzzyx' is no class of these lists$"),
         ('/m/dgo', "'/m/dgo' is no class"),
     ],

@@ -564,6 +564,10 @@ LABELS = b"""index,mid,display_name
 1,/m/05zppz,"Male speech, man speaking"
 2,/m/068hy,"Domestic animals, pets"
 """
+ONTOLOGY = b"""[{"id": "/m/0dgw9r", "name": "Human sounds", "child_ids": ["/m/09x0r"]},
+{"id": "/m/09x0r", "name": "Speech", "child_ids": ["/m/05zppz"]},
+{"id": "/m/05zppz", "name": "Male speech, man speaking", "child_ids": []},
+{"id": "/m/068hy", "name": "Domestic animals, pets", "child_ids": []}]"""
 TAGS = ['/m/09x0r', '/m/05zppz', '/m/068hy']
 ALPHABET = string.ascii_letters + string.digits + '-_'
 
@@ -598,6 +602,11 @@ def main() -> int:
     make(Video().seconds)
     with YouTube(args.port, args.latency) as youtube:
         youtube.files['class_labels_indices.csv'] = LABELS
+        youtube.files['ontology.json'] = ONTOLOGY
+        youtube.files['mid_to_display_name.tsv'] = b'/m/09x0r\tSpeech\n'
+        strong = [f'{row[:11]}_{float(row.split(", ")[1]) * 1000:.0f}\t1.5\t2.5\t/m/09x0r' for row in rows(args.rows, 0)]
+        head = 'segment_id\tstart_time_seconds\tend_time_seconds\tlabel'
+        youtube.files['audioset_eval_strong.tsv'] = '\n'.join([head, *strong, '']).encode()
         for seed, split in enumerate(['eval', 'balanced_train', 'unbalanced_train']):
             made = rows(args.rows, seed)
             youtube.files[f'{split}_segments.csv'] = segments_csv(made)
