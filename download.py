@@ -1432,8 +1432,10 @@ class Journal:
 def combine(line: bytes, notes: list[bytes]) -> bytes:
     """A clip's line with what other lists tell of it: AudioSet's weak labels come first, nothing else is replaced."""
     entry = json.loads(line)
-    for note in map(json.loads, notes):
+    for note in map(json.loads, dict.fromkeys(notes)):  # each once, though several shards may have it
         split, told = note['reason'], {name: note[name] for name in note.keys() - {'status', 'id', 'reason'}}
+        if split == entry['split']:
+            continue
         if split in WEAK:
             entry.update(told, split=split, lists=[split, *entry.get('lists', [entry['split']])])
             continue
@@ -1442,11 +1444,10 @@ def combine(line: bytes, notes: list[bytes]) -> bytes:
             if name in ('events', 'captions') and not entry.get(name):
                 entry[name] = value
                 continue
-            values = (
-                [value] if isinstance(value, str) else [item if isinstance(item, str) else json.dumps(item) for item in value]
-            )
-            if not (isinstance(entry.get(name), list) and all(item in entry[name] for item in value)):
-                entry.setdefault('also', []).append({'list': split, 'field': name, 'values': values})
+            values = [value] if isinstance(value, str) else value
+            if any(item not in entry.get(name, []) for item in values):
+                plain = [item if isinstance(item, str) else json.dumps(item) for item in values]
+                entry.setdefault('also', []).append({'list': split, 'field': name, 'values': plain})
     return write_line(entry)
 
 
@@ -1469,16 +1470,8 @@ def list_files(settings: Settings) -> Iterator[tuple[bytes, bytes]]:
 def write_listings(settings: Settings) -> None:
     """metadata.jsonl in wavs/, or in the folders that datasets takes for splits. It takes the columns and their types from
     the first lines, so there one of each comes first."""
-    typed = [
-        b'"tags": ["',
-        b'"labels": ["',
-        b'"padded": ',
-        b'"subset": "',
-        b'"events": [{',
-        b'"captions": ["',
-        b'"lists": ["',
-        b'"also": [{',
-    ]
+    begins = {'padded': '', 'subset': '"', 'events': '[{', 'also': '[{'}  # of a value that shows its type; else of texts
+    typed = [f'"{name}": {begins.get(name, "[" + chr(34))}'.encode() for name in ('tags', 'labels', *MORE)]
     first: dict[bytes, dict[bytes, bytes]] = {}  # folder -> the line that has a column
     for folder, line in list_files(settings):
         found = first.setdefault(folder, {})
@@ -1486,7 +1479,9 @@ def write_listings(settings: Settings) -> None:
     for folder, found in first.items():
         heads = set(found.values())
         rest = (line for of, line in list_files(settings) if of == folder and line not in heads)
-        replace_file(settings.wavs / os.fsdecode(folder) / 'metadata.jsonl', itertools.chain(sorted(heads), rest))
+        path = settings.wavs / os.fsdecode(folder) / 'metadata.jsonl'
+        path.parent.mkdir(parents=True, exist_ok=True)  # the clips may be elsewhere
+        replace_file(path, itertools.chain(sorted(heads), rest))
     if b'' not in first:
         (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
 

@@ -5,6 +5,7 @@ import importlib.util
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 
@@ -140,6 +141,13 @@ def test_the_audiofolder_lists_each_clip_with_its_record(program: Program, name:
     assert [next(iter(record)) for record in records] == ['file_name'] * 5
     assert all((listing.parent / record['file_name']).is_file() for record in records)
     assert {record['id']: {k: v for k, v in record.items() if k != 'file_name'} for record in records} == program.metadata
+
+
+def test_merging_where_the_clips_are_not(program: Program) -> None:
+    program.offer(*stand_in.rows(2))
+    program.run('--name', '{split}/{ytid}')
+    shutil.rmtree(program.root / 'wavs' / 'eval')
+    assert '2 records' in program.run('--merge').stdout
 
 
 def test_the_first_lines_show_all_columns(program: Program) -> None:
