@@ -695,8 +695,8 @@ class Survey:
             video = segment.ytid.encode()
             if split in STRONG:
                 self.known.times.setdefault(video, segment[1:3])
-            start, end = self.known.times.get(video, (-1, -1))
-            if start == segment.start and (end == segment.end or not self.lists[split].ends):
+            start, end = self.known.times.get(video, (math.inf, math.inf))
+            if abs(start - segment.start) < 0.001 and (abs(end - segment.end) < 0.001 or not self.lists[split].ends):
                 self.shared.add((split, index))
             key = self.segment(split, row, index).id.encode()
             yield key, known.get(key, self.known.gone.get(video))
@@ -720,7 +720,9 @@ class Survey:
         """A clip that is there, or will be, is in this list, too."""
         with contextlib.suppress(ValueError, csv.Error):  # of a line that only begins like a settled row
             segment = self.segment(split, row, index)
-            if f'{split} {segment.id}'.encode() not in self.known.noted:
+            start, _ = self.known.times.get(segment.ytid.encode(), segment[1:3])
+            same = segment.mark or abs(start - segment.start) < 0.001  # earlier versions knew a clip by its video alone
+            if same and f'{split} {segment.id}'.encode() not in self.known.noted:
                 self.notes.append(segment)
 
     def segment(self, split: str, row: bytes, index: int) -> Segment:
@@ -728,8 +730,8 @@ class Survey:
         one, segment = self.lists[split], self.lists[split].parse(row, split, index)
         if one.rows is None or (split, index) in self.shared:
             return segment
-        length = '' if not one.ends or segment.end == segment.start + LENGTH else f'_{round(segment.end * 1000)}'
-        return segment._replace(mark=f'_{round(segment.start * 1000)}{length}')
+        start, end = round(segment.start * 1000), round(segment.end * 1000)  # ms
+        return segment._replace(mark=f'_{start}' if end - start == LENGTH * 1000 else f'_{start}_{end}')
 
     def known_good(self, split: str, row: bytes, index: int) -> Segment | None:
         """The segment of a row that was done."""
@@ -1318,11 +1320,8 @@ TIMES = re.compile(rb'"split": "([^"]+)", "start": ([\d.]+), "end": ([\d.]+),')
 def read_known(settings: Settings, lists: dict[str, List]) -> Known:
     """What the journals tell of the rows: what is done, or why it is gone."""
     known = Known({}, {one.video(row) for one in lists.values() if one.rows is not None for _, row in one}, {}, {}, set())
-    settled, weak, ours = (
-        known.settled,
-        [f'"split": "{split}", "start": '.encode() for split in WEAK[::-1]],
-        settings.ext.encode(),
-    )
+    weak = [f'"split": "{split}", "start": '.encode() for split in WEAK[::-1]]
+    settled, ours = known.settled, settings.ext.encode()
     for line, status, key, why in read_journals(settings):
         asked = key[3:14] in known.asked
         if status == b'done' and why == ours:
@@ -1333,7 +1332,7 @@ def read_known(settings: Settings, lists: dict[str, List]) -> Known:
                 known.gone[key[3:14]] = settled[key]
         elif status == b'also':
             known.noted.add(why + b' ' + key)
-        if asked and status == b'done' and (found := TIMES.search(line)):
+        if status == b'done' and (asked or settled.get(key) == ELSEWHERE) and (found := TIMES.search(line)):
             known.noted.add(found[1] + b' ' + key)
             if len(key) == 14:
                 known.times[key[3:]] = float(found[2]), float(found[3])

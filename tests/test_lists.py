@@ -198,6 +198,16 @@ def test_a_clip_that_another_list_brought_gets_audiosets_labels_later(program: P
     assert ['Speech'] in [record['labels'] for record in own]
 
 
+def test_labels_do_not_go_to_other_seconds_of_an_earlier_version(program: Program) -> None:
+    put(program, mine_segments_dot_csv=f'{A}, 50.000, 60.000, "/m/068hy"\n')
+    program.run('--splits', 'mine')
+    journal = program.root / 'wavs' / 'journal.jsonl'
+    journal.write_text(journal.read_text(encoding='utf-8').replace(f'id_{A}_50000', f'id_{A}'), encoding='utf-8')
+    program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
+    program.run()
+    assert program.metadata[f'id_{A}']['labels'] == ['Domestic animals, pets']
+
+
 def test_strong_labels_and_captions_in_one_run(program: Program) -> None:
     offer_strong(program)
     put(program, caps_dot_csv=AUDIOCAPS)
