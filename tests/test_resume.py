@@ -224,7 +224,7 @@ def test_merging_while_a_run_goes_on(tmp_path: pathlib.Path, monkeypatch: pytest
     seen = [next(download.parse_line(download.write_line(record | {'id': f'id_{n}'}))) for n in range(3)]
     passes = iter([seen[:2], seen])  # it grows between the two
     monkeypatch.setattr(download, 'read_journals', lambda _: iter(next(passes)))
-    settings = argparse.Namespace(ext='m4a', metadata=tmp_path / 'metadata.json')
+    settings = argparse.Namespace(ext='m4a', metadata=tmp_path / 'metadata.json', wavs=tmp_path)
     assert download.merge_metadata(settings).startswith('2 records')
     assert list(json.loads(settings.metadata.read_text())) == ['id_0', 'id_1']
 
