@@ -1471,10 +1471,23 @@ def write_listings(settings: Settings) -> None:
     the first lines, so there one of each comes first."""
     begins = {'padded': '', 'subset': '"', 'events': '[{', 'also': '[{'}  # of a value that shows its type; else of texts
     typed = [f'"{name}": {begins.get(name, "[" + chr(34))}'.encode() for name in ('tags', 'labels', *MORE)]
-    first: dict[bytes, dict[bytes, bytes]] = {}  # folder -> the line that has a column
-    for folder, line in list_files(settings):
-        found = first.setdefault(folder, {})
-        found |= {column: line for column in typed if column not in found and column in line}
+    first: dict[bytes, dict[bytes, bytes]] = {}  # folder -> the first line that has a column
+    late = False
+
+    def in_order() -> Iterator[bytes]:
+        nonlocal late
+        for number, (folder, line) in enumerate(list_files(settings)):
+            found = first.setdefault(folder, {})
+            if len(found) < 2 or line.find(b'"format_id": ', -40) < 0:  # what only some records have stands behind it
+                new = {column: line for column in typed if column not in found and column in line}
+                found |= new
+                late = late or bool(new and number > 1000)
+            yield line
+
+    whole = settings.wavs / 'metadata.jsonl'
+    replace_file(whole, in_order())
+    if first.keys() == {b''} and not late:
+        return
     for folder, found in first.items():
         heads = set(found.values())
         rest = (line for of, line in list_files(settings) if of == folder and line not in heads)
@@ -1482,7 +1495,7 @@ def write_listings(settings: Settings) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)  # the clips may be elsewhere
         replace_file(path, itertools.chain(sorted(heads), rest))
     if b'' not in first:
-        (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
+        whole.unlink()
 
 
 def merge_metadata(settings: Settings) -> str:
