@@ -140,7 +140,8 @@ def test_ctrl_c_while_it_starts(program: Program, delay: float) -> None:
     time.sleep(delay)  # any moment will do
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=10)
-    assert process.returncode in (130, -signal.SIGINT)  # the latter while it still imports
+    begun = 'download.py' in out + err or program.root.exists()
+    assert process.returncode in (130, -signal.SIGINT, *([] if begun else [1]))  # 1: Python itself was still starting
     assert 'ForkServer' not in err
     wait_for(lambda: not processes_of(process.pid), 2)
     assert not program.root.exists() or not list((program.root / 'temps').glob('*'))
