@@ -469,11 +469,11 @@ def list_path(settings: Settings, split: str) -> Path:
     return next((path for path in paths if path.exists()), paths[0])
 
 
-def open_list(settings: Settings, split: str) -> List:
+def open_list(settings: Settings, split: str, names: dict[str, str]) -> List:
     path = list_path(settings, split)
     form, rows, wrong = recognise(path), dict[tuple[str, float, float], list](), list[str]()
     if split in WEAK and form is AUDIOSET:
-        return List(path, form, None, wrong, {})
+        return List(path, form, None, wrong, names)
     for number, line in itertools.islice(read_lines(path, form.headed), form.headed, None):
         try:
             cells = form.read(line)
@@ -484,14 +484,13 @@ def open_list(settings: Settings, split: str) -> List:
             wrong.append(f'{path.name}, line {number}: skipped, {error}')
             continue
         rows.setdefault(clip, [number]).append(line.rstrip(b'\r\n'))
-    names = read_names(settings.csvs / 'mid_to_display_name.tsv') if 'clip' in form.columns else {}
     return List(path, form, [(number, b'\n'.join(found)) for number, *found in rows.values()], wrong, names)
 
 
-def open_lists(settings: Settings) -> dict[str, List]:
-    """All lists, AudioSet's first: others share its clips."""
+def open_lists(settings: Settings, names: dict[str, str]) -> dict[str, List]:
+    """All lists, AudioSet's first: others share its clips. `names` are those of strong labels."""
     order = sorted(settings.splits, key=lambda split: (split not in WEAK, split not in STRONG))
-    return {split: open_list(settings, split) for split in order}
+    return {split: open_list(settings, split, names) for split in order}
 
 
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
@@ -698,7 +697,7 @@ class Survey:
             start, end = self.known.times.get(video, (math.inf, math.inf))
             if abs(start - segment.start) < 0.001 and (abs(end - segment.end) < 0.001 or not self.lists[split].ends):
                 self.shared.add((split, index))
-            key = self.segment(split, row, index).id.encode()
+            key = self.marked(segment).id.encode()
             yield key, known.get(key, self.known.gone.get(video))
 
     def remember(self, split: str, row: bytes, key: bytes, reason: str | None) -> None:
@@ -727,8 +726,11 @@ class Survey:
 
     def segment(self, split: str, row: bytes, index: int) -> Segment:
         """A row of a list, by the name under which its clip is, or will be, known."""
-        one, segment = self.lists[split], self.lists[split].parse(row, split, index)
-        if one.rows is None or (split, index) in self.shared:
+        return self.marked(self.lists[split].parse(row, split, index))
+
+    def marked(self, segment: Segment) -> Segment:
+        """The same with its mark, unless it has the id of AudioSet's clip."""
+        if self.lists[segment.split].rows is None or (segment.split, segment.index) in self.shared:
             return segment
         start, end = round(segment.start * 1000), round(segment.end * 1000)  # ms
         return segment._replace(mark=f'_{start}' if end - start == LENGTH * 1000 else f'_{start}_{end}')
@@ -2628,7 +2630,7 @@ def read_lists(settings: Settings) -> Asked:
         provide(path, settings.routes)
     names = read_names(settings.csvs / 'mid_to_display_name.tsv') if strong else {}
     labels = {**names, **read_labels(settings.csvs / 'class_labels_indices.csv')}
-    lists = open_lists(settings)
+    lists = open_lists(settings, names)
     return Asked(labels, lists, make_choice(settings, lists, labels))
 
 

@@ -18,7 +18,7 @@ def survey(csvs: pathlib.Path, **settings: object) -> download.Survey:
     """Over csvs/eval_segments.csv, nothing of which is settled."""
     plain = {'csvs': csvs, 'splits': ['eval'], 'limit': None, 'shard': '0/1'}
     made = argparse.Namespace(**{**plain, **settings})
-    return download.Survey(made, download.open_lists(made), download.Known({}, set(), {}, {}, set()))
+    return download.Survey(made, download.open_lists(made, {}), download.Known({}, set(), {}, {}, set()))
 
 
 def read(csvs: pathlib.Path, content: bytes) -> tuple[list[download.Segment], list[str]]:
