@@ -355,8 +355,10 @@ def recognise(path: Path) -> Form:
         return Form(columns, separator, headed=True)
     if len(cells) == 4 and is_number(cells[1]) and not is_number(cells[2]) and not path.name.endswith('_segments.csv'):
         return VGGSOUND._replace(separator=separator)
+    if separator == '\t' and len(cells) > 3 and is_number(cells[1]) and is_number(cells[2]):
+        return AUDIOSET._replace(separator=separator)
     if path.name.endswith('_segments.csv') or (len(cells) > 3 and is_number(cells[1]) and is_number(cells[2])):
-        return AUDIOSET._replace(separator=separator) if separator != ',' else AUDIOSET
+        return AUDIOSET
     raise Oops(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
 
 

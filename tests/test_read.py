@@ -63,6 +63,7 @@ def test_a_malformed_row_is_refused(line: str, why: str) -> None:
         pytest.param(f'aaaaaaaaaaa, 1, 2, "/m/1\nx\n{GOOD}\n'.encode(), ['line 2'], id='a quote that never closes'),
         pytest.param(b'aaaaaaaaaaa, 1\0, 2, "/m/1"\n' + GOOD.encode(), ['line 1'], id='a NUL byte'),
         pytest.param(b'\xff\xfe\xfa\n' + GOOD.encode(), ['line 1'], id='no UTF-8'),
+        pytest.param(b'a\ttab\n' + GOOD.encode(), ['line 1'], id='a first line with a tab'),
     ],
 )
 def test_the_rest_of_a_list_survives(tmp_path: pathlib.Path, content: bytes, complaint: list[str]) -> None:
