@@ -587,6 +587,9 @@ def classes_if_row(one: List, row: bytes) -> tuple[str, ...]:
     return ()
 
 
+TIMES = re.compile(rb'"split": "([^"]+)", "start": ([\d.]+), "end": ([\d.]+),')
+
+
 class Known(NamedTuple):
     """What the journals tell."""
 
@@ -595,6 +598,13 @@ class Known(NamedTuple):
     times: dict[bytes, tuple[float, float]]  # of these -> start and end (s) of AudioSet's clip
     gone: dict[bytes, str]  # of these -> why there is nothing at any time
     noted: set[bytes]  # list and id, of clips whose record has what the list tells
+
+    def learn(self, line: bytes, key: bytes) -> None:
+        """Take the list and the times from the line of a clip that is done."""
+        if found := TIMES.search(line):
+            self.noted.add(found[1] + b' ' + key)
+            if len(key) == 14:
+                self.times[key[3:]] = float(found[2]), float(found[3])
 
 
 class Survey:
@@ -652,7 +662,7 @@ class Survey:
 
     def take(self, split: str, batch: list[tuple[int, bytes]], picked: bytearray | None) -> bool:
         """Go through some rows of a list; True if they are as many as the limit allows."""
-        one, known, wanted = self.lists[split], self.known.settled, self.wanted[split]
+        one, known, asked, wanted = self.lists[split], self.known.settled, self.known.asked, self.wanted[split]
         for (number, row), (key, reason) in zip(batch, self.look_up(split, batch), strict=True):
             index = len(wanted)
             if not reason:  # what is settled was a row before
@@ -668,7 +678,7 @@ class Survey:
             if key:
                 known[key] = ''
                 self.met += 1
-                if key[3:14] in self.known.asked:
+                if asked and key[3:14] in asked:
                     self.remember(split, row, key, reason)
             if ours and reason:
                 if reason == ELSEWHERE or (reason == DONE and one.rows is not None):
@@ -685,12 +695,14 @@ class Survey:
 
     def look_up(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
         """Id and, of a settled row, why; for AudioSet's long lists without parsing: two million in no time."""
+        if self.lists[split].rows is not None:
+            return self.look_up_held(split, rows)
+        keys = [b'id_' + row[:11] for _, row in rows]
+        return zip(keys, map(self.known.settled.get, keys), strict=True)
+
+    def look_up_held(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
+        """The same for a list whose clips may be AudioSet's, and whose videos may be known to be gone."""
         known = self.known.settled
-        if self.lists[split].rows is None:
-            for _, row in rows:
-                key = b'id_' + row[:11]
-                yield key, known.get(key)
-            return
         for index, (_, row) in enumerate(rows, len(self.wanted[split])):
             segment = self.lists[split].parse(row, split, index)
             video = segment.ytid.encode()
@@ -1318,28 +1330,24 @@ def read_journals(settings: Settings) -> Iterator[Entry]:
     return itertools.chain.from_iterable(map(read_journal, find_journals(settings)))
 
 
-TIMES = re.compile(rb'"split": "([^"]+)", "start": ([\d.]+), "end": ([\d.]+),')
-
-
 def read_known(settings: Settings, lists: dict[str, List]) -> Known:
     """What the journals tell of the rows: what is done, or why it is gone."""
     known = Known({}, {one.video(row) for one in lists.values() if one.rows is not None for _, row in one}, {}, {}, set())
-    weak = [f'"split": "{split}", "start": '.encode() for split in WEAK[::-1]]
-    settled, ours = known.settled, settings.ext.encode()
+    often, seldom, rarely = (f'"split": "{split}", "start": '.encode() for split in WEAK[::-1])
+    settled, asked, ours = known.settled, known.asked, settings.ext.encode()
     for line, status, key, why in read_journals(settings):
-        asked = key[3:14] in known.asked
-        if status == b'done' and why == ours:
-            settled[key] = DONE if len(key) > 14 or any(words in line for words in weak) else ELSEWHERE
+        if status == b'done':
+            weak = line.rfind(often) > 0 or line.rfind(seldom) > 0 or line.rfind(rarely) > 0  # it stands near the end
+            if why == ours:
+                settled[key] = DONE if weak or len(key) > 14 else ELSEWHERE
+            if (asked and key[3:14] in asked) or (not weak and settled.get(key) == ELSEWHERE):
+                known.learn(line, key)
         elif status == b'gone' and settled.get(key) not in (DONE, ELSEWHERE):
             settled[key] = sys.intern(why.decode())
-            if asked and why != b'too short' and why.decode() not in settings.again:
+            if key[3:14] in asked and why != b'too short' and settled[key] not in settings.again:
                 known.gone[key[3:14]] = settled[key]
         elif status == b'also':
             known.noted.add(why + b' ' + key)
-        if status == b'done' and (asked or settled.get(key) == ELSEWHERE) and (found := TIMES.search(line)):
-            known.noted.add(found[1] + b' ' + key)
-            if len(key) == 14:
-                known.times[key[3:]] = float(found[2]), float(found[3])
     for split, _, key in (note.partition(b' ') for note in known.noted):
         if split.decode() in WEAK and settled.get(key) == ELSEWHERE:
             settled[key] = DONE
