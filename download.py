@@ -143,12 +143,18 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('captcha', THROTTLED, False, r'captcha'),
     ('bot check', THROTTLED, False, r'not a bot'),
     ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429|429 too many'),
-    ('media 403', DOUBT, True, r'^ffmpeg.*403 forbidden'),
+    ('media 403', DOUBT, True, r'^(ffmpeg|download).*403'),
     ('wrong length', DOUBT, True, r'^ffmpeg made [\d.]+ s instead'),
+    ('too large', LATER, True, r'^download: more than'),
+    ('media', DOUBT, True, r'^download: '),
     ('media', DOUBT, True, r'^ffmpeg.*(timed out|reset|refused|5xx|50\d|i/o error|input/output|end of file|resolve|unreachable)'),
     ('media', FAILED, True, r'^ffmpeg'),
     ('timeout', DOUBT, True, r'^not done within'),
     ('too short', GONE, True, r'^the video ends'),
+    ('damaged', LATER, False, r'^every format with sound ends'),
+    ('dubbed', LATER, False, r'^the original sound has no address'),
+    ('no sound', GONE, False, r'^the video has no sound'),
+    ('no format', FAILED, False, r'^no format'),
     ('blocked', THROTTLED, False, r'likely being blocked|http error 403'),
     ('age', GONE, False, r'confirm your age|age-restricted'),
     ('members', GONE, True, r'members-only|join this channel|premium|requires payment'),
@@ -157,6 +163,7 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('copyright', GONE, True, r'copyright'),
     ('country', GONE, True, r'in your country'),
     ('removed', GONE, True, r'has been removed'),
+    ('blocked', THROTTLED, False, r'administrator|(this|your) (account|network) '),  # the route's own, whatever the video
     ('drm', GONE, False, r'drm protected'),
     ('live', LATER, True, r'live event|premieres in|not currently live'),
     ('no format', FAILED, False, r'requested format|no video formats'),
@@ -169,6 +176,9 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('unavailable', GONE, False, r"video (is )?(un|not |no longer )available|isn't available|recording is not|does not exist"),
     ('other', FAILED, False, r''),
 ]
+VAGUE = ('other', 'no format')  # reasons that say nothing
+TOO_SHORT = 0.1  # s of a clip that is none
+LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
 REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
 
@@ -853,42 +863,119 @@ def provide(path: Path, routes: Iterable[str]) -> None:
 class Output(NamedTuple):
     """What depends on the kind of output."""
 
-    selector: str  # of formats, in yt-dlp's language
-    mimes: tuple[str, ...]  # what to look for in YouTube's answer before anything else
+    picture: bool
+    mimes: tuple[str, ...]  # of YouTube's streams that are enough where they are whole
     tolerance: float  # s that a clip may be from its nominal length: containers round, mp4 keeps frames behind an edit list
     streams: list[str]  # ffmpeg's words for what is not the sound
 
 
 def output_for(settings: Settings) -> Output:
-    """The one branch on audio or video. H.264 comes before AV1, which few training pipelines can decode."""
+    """The one branch on audio or video."""
     if settings.ext != 'mp4':
-        return Output('bestaudio[ext=m4a]/bestaudio/best', ('audio/mp4',), 0.1, ['-vn'])
-    cap, sound = f'[height<={settings.max_height}]', '+(ba[ext=m4a]/ba)'
-    selector = f'bv[vcodec^=avc1]{cap}{sound}/bv[ext=mp4]{cap}{sound}/b[ext=mp4]{cap}/bv{cap}{sound}/b{cap}'
+        return Output(False, ('audio/mp4',), 0.1, ['-vn'])
     frames = ['-c:v', 'libx264', '-preset', 'veryfast', '-crf', '20'] if settings.exact_frames else []
-    return Output(selector, ('video/mp4; codecs="avc1', 'audio/mp4'), 0.2, frames)
+    return Output(True, ('video/mp4; codecs="avc1', 'audio/mp4'), 0.2, frames)
 
 
-def output_args(settings: Settings, segment: Segment, codec: str) -> list[str]:
+SHORT = 2.0  # s that a format may be shorter than its video (whose length YouTube rounds) and still be whole
+Source = dict[str, Any]  # a format, as yt-dlp describes it
+
+
+def is_direct(source: Source) -> bool:
+    """Whether ffmpeg seeks in it over the network, exactly; in HLS it begins up to a segment early."""
+    return source.get('protocol') in ('https', 'http') and not source.get('fragments')
+
+
+def length_of(source: Source, video: float) -> float:
+    """Length in s of a format, as its address and its size tell; 0 if they do not. `video`: what yt-dlp takes for it then."""
+    told = re.search(r'[?&/]dur[=/]([\d.]+)', source.get('url') or '')
+    size, rate = source.get('filesize_approx') or 0, source.get('tbr') or 0  # bytes, kbit/s
+    lengths = [float(told[1])] if told else []
+    if size and rate and abs(size / rate / 125 - video) > 0.002:
+        lengths.append(size / rate / 125)
+    return min(lengths, default=0.0)
+
+
+def is_original(source: Source, tracks: list[str]) -> bool:
+    """Whether its sound is the original, where YouTube names tracks; 10 and 5 are yt-dlp's numbers for original and default."""
+    wanted = 10 if any('original' in track.lower() for track in tracks) else 5
+    described = 'descri' in (source.get('format_note') or '').lower()
+    return not tracks or (source.get('language_preference') == wanted and not described)
+
+
+def is_combined(source: Source) -> bool:
+    """Whether picture and sound come as one."""
+    return 'none' not in (source.get('vcodec'), source.get('acodec'))
+
+
+def rank(option: tuple[Source, ...], video: float, settings: Settings) -> tuple:
+    """What is whole comes first, then what ffmpeg can seek over the network; H.264 before AV1, which few pipelines decode."""
+    first, last = option[0], option[-1]
+    lengths = [length_of(source, video) for source in option]
+    whole = all(not length or length > video - SHORT for length in lengths)
+    avc, mp4 = (first.get('vcodec') or '').startswith('avc1'), last.get('ext') in ('m4a', 'mp4')
+    if output_for(settings).picture:
+        kind = (2 * mp4 if is_combined(first) else 3 * (avc and mp4), avc)
+    elif is_combined(first):
+        kind = (-1, mp4, (first.get('height') or 0) <= settings.max_height)
+    else:
+        kind = (last.get('quality') or 0, mp4)  # Opus of 128 kbit/s before AAC of 48
+    return whole, all(map(is_direct, option)), kind
+
+
+def choose(settings: Settings, formats: list[Source], streams: list[dict[str, Any]], video: float) -> tuple[Source, ...]:
+    """What to make a clip of: one format, or picture and sound; Refused without the original sound. `formats` are yt-dlp's,
+    best last, `streams` all that YouTube names, also without an address, `video` the length in s."""
+    tracks = [stream['audioTrack'].get('displayName') or '' for stream in streams if stream.get('audioTrack')]
+    heard = [source for source in formats if source.get('acodec') != 'none']
+    ours = [source for source in heard if is_original(source, tracks)]
+    if heard and not ours:
+        raise Refused('the original sound has no address, only other tracks have one')
+    if not heard and not any(re.search('audio/|mp4a|opus', stream.get('mimeType', '')) for stream in streams):
+        raise Refused('the video has no sound')
+    options: list[tuple[Source, ...]] = [(source,) for source in ours]
+    if output_for(settings).picture:
+        seen = [source for source in formats if source.get('vcodec') != 'none']
+        low = [source for source in seen if (source.get('height') or 0) <= settings.max_height]
+        options = [(source,) for source in low if source in ours]
+        options += [(picture, sound) for picture in low if picture not in heard for sound in ours if sound not in seen]
+    if not options:
+        raise Refused('no format with what is wanted has an address')
+    return max(reversed(options), key=lambda option: rank(option, video, settings))
+
+
+def lead_in(settings: Settings, segment: Segment, sources: list[Source]) -> float:
+    """How many s before its start a clip is read from, because ffmpeg seeks by pictures where sound comes with them."""
+    return min(segment.start, 1.0) if is_combined(sources[0]) and not output_for(settings).picture else 0.0
+
+
+def output_args(settings: Settings, segment: Segment, codec: str, lead: float) -> list[str]:
     """What ffmpeg gets for its output; `codec` is the source's. AAC stays as it is where AAC is wanted."""
+    cut = [*(['-ss', str(lead)] if lead else []), '-t', str(segment.end - segment.start)]  # to the sample
     streams = output_for(settings).streams
     if settings.ext in ('m4a', 'mp4') and codec.startswith('mp4a') and not (settings.sample_rate or settings.channels):
-        return [*streams, '-c:a', 'copy', *IN_MP4]
+        return [*streams, '-c:a', 'copy', *IN_MP4, *(cut if lead else [])]
     rate = ['-ar', str(settings.sample_rate)] if settings.sample_rate else []
     count = ['-ac', str(settings.channels)] if settings.channels else []
-    return [*streams, *ENCODE[settings.ext], *rate, *count, '-t', str(segment.end - segment.start)]  # to the sample
+    return [*streams, *ENCODE[settings.ext], *rate, *count, *cut]
 
 
-def input_args(settings: Settings, segment: Segment, source: dict[str, Any], http_flags: set[str]) -> list[str]:
-    """What ffmpeg gets before an input: whom to trust, the seconds to read, and in requests that a clip fits into."""
-    length = segment.end - segment.start
-    size = int((source.get('tbr') or 1000) * 125 * (length + 12))  # bytes; a fragment has 10 s and begins before the clip
+HTTP_FLAGS = {'multiple_requests': 1, 'initial_request_size': 8192, 'short_seek_size': 32768, 'request_size': 0}  # of ffmpeg 9
+REQUESTS = {'m4a': 1.0, 'webm': 1.4, 'mp4': 1.4}  # ext of a source -> size of its requests in terms of a clip's, as measured
+
+
+def input_args(settings: Settings, segment: Segment, source: Source, flags: set[str], lead: float) -> list[str]:
+    """What ffmpeg gets before an input: the seconds to read and, of the network, whom to trust and how much to ask for."""
+    start, length = segment.start - lead, segment.end - segment.start + lead
+    cut = [*(['-ss', str(start)] if start else []), '-t', str(length)]  # seeking to 0 costs Opus its first packet
+    if not is_direct(source):
+        return ['-loglevel', 'error', *cut]
     args = ['-loglevel', 'error', '-rw_timeout', str(int(settings.timeout * 1e6))]  # µs
     args += ['-tls_verify', '1', '-ca_file', trusted_certificates()]
-    for flag, value in {'request_size': size, 'short_seek_size': 1 << 18}.items():
-        args += [f'-{flag}', str(value)] if flag in http_flags else []
-    args += ['-ss', str(segment.start)] if segment.start else []  # seeking to 0 costs Opus its first packet
-    return [*args, '-t', str(length)]
+    size = int((source.get('tbr') or 1000) * 125 * length * REQUESTS.get(source.get('ext') or '', 1.4))
+    for flag, value in {**HTTP_FLAGS, 'request_size': max(size, 1 << 16)}.items():
+        args += [f'-{flag}', str(value)] if flag in flags else []
+    return args + cut
 
 
 class Listener(list):
@@ -912,28 +999,52 @@ class Listener(list):
     error = debug
 
 
-def narrow(response: dict[str, Any], mimes: tuple[str, ...]) -> dict[str, Any]:
-    """Drop what our selector would not take from YouTube's answer: yt-dlp spends most of its time on that."""
-    streams = response.get('streamingData') or {}
+def named_streams(answer: dict[str, Any]) -> list[dict[str, Any]]:
+    """All formats that YouTube names in an answer, those without an address among them."""
+    streams = answer.get('streamingData') or {}
+    return [*(streams.get('formats') or []), *(streams.get('adaptiveFormats') or [])]
+
+
+def narrow(answer: dict[str, Any], mimes: tuple[str, ...]) -> None:
+    """Drop what we would not choose from YouTube's answer: yt-dlp spends most of its time on that."""
+    streams = answer.get('streamingData') or {}
     offered = streams.get('adaptiveFormats') or []
-    kept = [[made for made in offered if made.get('mimeType', '').startswith(mime)] for mime in mimes]
-    if kept and all(kept):
-        streams['adaptiveFormats'] = sum(kept, [])
+    longest = max((int(stream.get('approxDurationMs') or 0) for stream in offered), default=0)
+    whole = [
+        stream for stream in offered
+        if stream.get('url') and int(stream.get('approxDurationMs') or 0) > longest - 1000 * SHORT
+        and stream.get('audioQuality') != 'AUDIO_QUALITY_LOW'
+    ]  # fmt: skip
+    kept = [[stream for stream in whole if stream.get('mimeType', '').startswith(mime)] for mime in mimes]
+    if kept and all(kept) and not any(stream.get('audioTrack') for stream in offered):
+        streams['adaptiveFormats'], streams['formats'] = sum(kept, []), []
     for unused in ('captions', 'storyboards'):
-        response.pop(unused, None)
-    return response
+        answer.pop(unused, None)
 
 
-def cheap_extractor(settings: Settings) -> Any:
-    """yt-dlp's YouTube extractor, narrowed. Where a later yt-dlp no longer calls the method, it is only slower."""
-    from yt_dlp.extractor.youtube import YoutubeIE as Stock
-
+def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
+    """yt-dlp's YouTube extractor, which also chooses the formats: only YouTube's own answer names tracks without an address."""
     mimes = () if 'format' in settings.ydl_opts else output_for(settings).mimes
 
-    class YoutubeIE(Stock):  # its name is the key under which yt-dlp looks for its arguments
-        def _extract_player_response(self, *args: Any, **kwargs: Any) -> Any:
-            response = super()._extract_player_response(*args, **kwargs)
-            return narrow(response, mimes) if response else response
+    class YoutubeIE(stock):  # its name is the key under which yt-dlp looks for its arguments
+        streams: list[dict[str, Any]] = []
+        length = math.inf  # s
+
+        def _extract_player_responses(self, *args: Any, **kwargs: Any) -> Any:
+            answers, *rest = super()._extract_player_responses(*args, **kwargs)
+            self.streams = [stream for answer in answers for stream in named_streams(answer)]
+            lengths = [int((answer.get('videoDetails') or {}).get('lengthSeconds') or 0) for answer in answers]
+            self.length = max(lengths, default=0) or math.inf
+            for answer in answers if cheap else []:
+                narrow(answer, mimes)
+            return answers, *rest
+
+        def choose(self, context: dict[str, Any]) -> Iterator[Source]:
+            chosen = choose(settings, context['formats'], self.streams, self.length)
+            ids, protocols = ('+'.join(source[key] for source in chosen) for key in ('format_id', 'protocol'))
+            merged = {'requested_formats': list(chosen), 'format_id': ids, 'protocol': protocols, 'ext': 'mp4'}
+            merged['language'] = chosen[-1].get('language')
+            yield merged if len(chosen) > 1 else chosen[0]
 
     return YoutubeIE()
 
@@ -944,25 +1055,70 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
 
     options: dict[str, Any] = {
         'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True,
-        'format': output_for(settings).selector, 'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
+        'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # we try a row again, after a pause
+        'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
-        **({'proxy': route} if route else {}), **settings.ydl_opts,
+        **({'proxy': route} if route else {}), 'format': lambda context: extractor.choose(context), **settings.ydl_opts,
     }  # fmt: skip
     if not cheap:
-        return yt_dlp.YoutubeDL(options)
-    skip = {'player_skip': ['webpage', 'configs', 'js', 'initial_data'], 'skip': ['hls', 'dash', 'translated_subs']}
-    client = {'player_client': [settings.client]} if settings.client else {}  # without JavaScript yt-dlp knows which
-    theirs = options.get('extractor_args') or {}
-    options['extractor_args'] = {**theirs, 'youtube': {**skip, **client, **theirs.get('youtube', {})}}
+        ydl = yt_dlp.YoutubeDL(options)
+    else:
+        skip = {'player_skip': ['webpage', 'configs', 'js', 'initial_data'], 'skip': ['hls', 'dash', 'translated_subs']}
+        client = {'player_client': [settings.client]} if settings.client else {}  # without JavaScript yt-dlp knows which
+        theirs = options.get('extractor_args') or {}
+        options['extractor_args'] = {**theirs, 'youtube': {**skip, **client, **theirs.get('youtube', {})}}
 
-    class QuietYoutubeDL(yt_dlp.YoutubeDL):
-        def _forceprint(self, *_: Any) -> None:  # else it renders tables of formats that nobody prints
-            pass
+        class QuietYoutubeDL(yt_dlp.YoutubeDL):
+            def _forceprint(self, *_: Any) -> None:  # else it renders tables of formats that nobody prints
+                pass
 
-    ydl = QuietYoutubeDL({**options, 'js_runtimes': {}}, auto_init=False)
-    ydl.add_info_extractor(cheap_extractor(settings))
+        ydl = QuietYoutubeDL({**options, 'js_runtimes': {}}, auto_init=False)
+    extractor = our_extractor(settings, type(ydl.get_info_extractor('Youtube')), cheap)
+    ydl.add_info_extractor(extractor)
     return ydl
+
+
+OURS = dict.fromkeys([  # options of yt-dlp that this script decides -> the setting to use, if there is one
+    'quiet', 'noprogress', 'color', 'logger', 'nopart', 'overwrites', 'noplaylist', 'ignoreerrors', 'outtmpl', 'paths',
+    'simulate', 'skip_download', 'postprocessors', 'progress_hooks', 'download_ranges', 'external_downloader',
+    'external_downloader_args', 'extractor_retries', 'skip_unavailable_fragments',
+], '') | {'ffmpeg_location': 'ffmpeg', 'socket_timeout': 'timeout', 'proxy': 'proxies'}  # fmt: skip
+
+
+def try_question(settings: Settings) -> None:
+    """Go through the motions of a question to YouTube without a network: what yt-dlp cannot take of the options raises."""
+    from yt_dlp.networking.exceptions import TransportError
+    from yt_dlp.utils import DownloadError
+
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise TransportError('nobody is asked')
+
+    with contextlib.closing(open_ydl(settings, Listener(), '', None, cheap=False)) as ydl:
+        ydl.urlopen, ydl.params['sleep_interval_requests'] = refuse, 0
+        ydl.cookiejar  # noqa: B018  # reads what it is to read
+        with contextlib.suppress(DownloadError):
+            ydl.extract_info(Segment('0' * 11, 0, 0, (), '').url, download=False)
+
+
+def check_ydl_opts(settings: Settings) -> None:
+    """Refuse options for yt-dlp that are ours, or that it cannot take, before anything starts."""
+    if not settings.ydl_opts:
+        return
+    from yt_dlp.options import create_parser
+    from yt_dlp.utils import YoutubeDLError
+
+    known = {option.dest: option for group in create_parser().option_groups for option in group.option_list}
+    for name, value in settings.ydl_opts.items():
+        instead = f'; use {OURS[name]}' if OURS.get(name) else ''
+        require(name not in OURS, f'ydl_opts: {name} is decided by this script{instead}')
+        if known.get(name) and known[name].type in ('int', 'float'):
+            require(type(value) in (int, float, NONE), f'ydl_opts: {name} = {value!r}: use a number')
+    try:
+        try_question(settings)
+    except (YoutubeDLError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+        text = ' '.join(str(error).removeprefix('ERROR: ').split())
+        raise Oops(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
 
 running: set[subprocess.Popen] = set()  # the ffmpegs of this process
@@ -1062,15 +1218,6 @@ def measure(path: Path) -> float:
     return float(made.info.length) if made is not None and made.info else 0.0  # a file without tags is falsy
 
 
-def source_duration(info: dict[str, Any], sources: list[dict[str, Any]]) -> tuple[float, float]:
-    """Length of the video in s and how far that may be off: YouTube gives whole s for the video, ms for its formats."""
-    known = info.get('duration') or math.inf
-    exact = [s['filesize_approx'] / s['tbr'] / 125 for s in sources if s.get('filesize_approx') and s.get('tbr')]
-    if exact and abs(min(exact) - known) > 0.002:  # else yt-dlp may have it from the whole seconds
-        return min(exact), 0.0
-    return known, 1.0
-
-
 def bring(made: Path, folder: Path) -> Path:
     """Have a finished clip on the disk of wavs/ for good, so that its place is only a renaming away."""
     there = folder / made.name
@@ -1151,7 +1298,8 @@ class Worker:
             info = self.ydl(cheap).extract_info(segment.url, download=False)
         except YoutubeDLError as error:
             cause = (getattr(error, 'exc_info', None) or [None, error])[1]
-            words = getattr(cause, 'orig_msg', None) or str(cause)
+            plain = str(cause) if isinstance(cause, YoutubeDLError) else f'{type(cause).__name__}: {cause}'
+            words = getattr(cause, 'orig_msg', None) or plain
         if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
             words = f'live event: {info["live_status"]}'
         if info.get('id', segment.ytid) != segment.ytid:  # a trailer in its place, for one
@@ -1162,29 +1310,74 @@ class Worker:
 
     def ask_twice(self, segment: Segment) -> tuple[dict[str, Any], bool]:
         """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought it."""
-        cheap = self.task.cheap and self.may_be_cheap
+        cheap, first = self.task.cheap and self.may_be_cheap, None
         if cheap:
             try:
                 return self.ask(segment, cheap=True), False
             except Refused as refused:
                 if refused.sure:
                     raise
-        return self.ask(segment, cheap=False), cheap
+                first = refused
+        try:
+            return self.ask(segment, cheap=False), cheap
+        except OSError:  # of the disk
+            raise
+        except Exception as error:  # an extractor may break in any way, and then the first answer is the better one
+            vague = not isinstance(error, Refused) or error.reason in VAGUE
+            if first and vague and first.reason not in VAGUE:
+                raise first from None
+            raise
 
     def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
-        """One ffmpeg, started by yt-dlp, makes the final file of the wanted seconds; returns its duration (s)."""
-        sources = info.get('requested_formats') or [info]
-        length, slack = source_duration(info, sources)
-        if segment.start >= length + slack:
-            raise Refused(f'the video ends at {length:.3f} s, before {segment.start} s')
-        flags = set() if segment.tries else self.http_flags  # a retry does without what only new ffmpegs have
-        inputs = {f'ffmpeg_i{n}': input_args(self.settings, segment, s, flags) for n, s in enumerate(sources, 1)}
-        outputs = output_args(self.settings, segment, sources[-1].get('acodec') or '')
-        self.run_ffmpeg(info, {**inputs, 'ffmpeg_o': outputs}, made)
-        duration, nominal = measure(made), min(segment.end, length) - segment.start
-        if not duration or abs(duration - nominal) > self.tolerance + (slack if length < segment.end + slack else 0):
-            raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
-        return duration
+        """Make the final file of the wanted seconds; returns its duration (s). A video ends where its sound ends."""
+        sources = info.pop('requested_formats', None) or [info]
+        sources = [source if is_direct(source) else self.download_whole(info, source) for source in sources]
+        video = info.get('duration') or math.inf
+        ends = [length_of(source, video) if is_direct(source) else measure(Path(source['url'])) for source in sources]
+        end, slack = (min(ends), 0.0) if all(ends) else (video, 1.0)  # s; YouTube gives whole s for the video
+        if end < min(segment.end, video - SHORT):
+            raise Refused(f'every format with sound ends at {end:.3f} s, the video at {video} s')
+        if segment.start + TOO_SHORT >= end + slack:
+            raise Refused(f'the video ends at {end:.3f} s, {segment.start} s are wanted')
+        nominal, slack = min(segment.end, end) - segment.start, slack if end < segment.end + slack else 0.0
+        made_before = None
+        for flags in (set() if segment.tries else self.http_flags, set()):  # again without what only new ffmpegs have
+            duration = self.run_ffmpeg(info, sources, segment, flags, made)
+            if duration > TOO_SHORT and abs(duration - nominal) <= output_for(self.settings).tolerance + slack:
+                return duration
+            if segment.end < end - SHORT or duration > nominal or self.ffmpeg_words():
+                break
+            if made_before is not None and abs(duration - made_before) < 0.05:
+                if duration > TOO_SHORT:
+                    return duration
+                if segment.start > end - SHORT:
+                    raise Refused(f'the video ends at {segment.start + duration:.3f} s, {segment.start} s are wanted')
+            made_before = duration
+        raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
+
+    def download_whole(self, info: dict[str, Any], source: Source) -> Source:
+        """Have yt-dlp download what ffmpeg cannot seek over the network, and index it for the cut; within `most` bytes."""
+        from yt_dlp.downloader import get_suitable_downloader
+        from yt_dlp.utils import DownloadError
+
+        free = shutil.disk_usage(self.scratch).free // (4 * self.settings.num_processes)
+        most, folder = min(LARGEST, free), Path(tempfile.mkdtemp(prefix='whole', dir=self.scratch))
+
+        def watch(progress: dict[str, Any]) -> None:
+            if (progress.get('downloaded_bytes') or 0) > most:
+                raise Refused(f'download: more than {most / 1e6:.0f} MB for a video that only comes whole')
+
+        ydl = self.ydl(self.may_be_cheap)
+        downloader = get_suitable_downloader(source, ydl.params)(ydl, ydl.params)
+        downloader.add_progress_hook(watch)
+        got, indexed = folder / 'got', folder / ('source.mp4' if source.get('vcodec') != 'none' else 'source.m4a')
+        try:
+            downloader.download(str(got), {**info, **source})
+        except DownloadError as error:
+            raise Refused(f'download: {error}') from None
+        self.run_ffmpeg_here('-i', str(got), '-map', '0:v?', '-map', '0:a?', '-c', 'copy', '-f', 'mp4', str(indexed))
+        got.unlink(missing_ok=True)
+        return {**source, 'url': str(indexed), 'protocol': 'file', 'manifest_stream_number': 0}
 
     def pad(self, made: Path, segment: Segment, duration: float) -> dict[str, float]:
         """Lengthen a short clip with silence, in a process of its own, for only now its length is known; what the record says."""
@@ -1195,23 +1388,33 @@ class Worker:
             return {'padded': round(duration, 3)}
         padded = made.with_name(f'padded.{self.settings.ext}')
         silence = ['-af', f'apad=whole_dur={length}', *ENCODE[self.settings.ext], '-t', str(length)]
-        asked = [self.settings.ffmpeg, '-loglevel', 'error', '-y', '-i', str(made), *silence, str(padded)]
-        watched_popen(self.log)(asked, stdin=subprocess.DEVNULL).wait()
+        self.run_ffmpeg_here('-i', str(made), *silence, str(padded))
         if abs((now := measure(padded)) - length) > self.tolerance:
             raise Refused(f'ffmpeg made {now:.3f} s instead of {length:.3f} s. {self.ffmpeg_words()}')
         os.replace(padded, made)
         return {'padded': round(now, 3)}
 
-    def run_ffmpeg(self, info: dict[str, Any], args: dict[str, list[str]], made: Path) -> None:
+    def run_ffmpeg_here(self, *args: str) -> None:
+        """An ffmpeg of our own over files of ours; what it makes is measured by the caller."""
+        watched_popen(self.log)([self.settings.ffmpeg, '-loglevel', 'error', '-y', *args], stdin=subprocess.DEVNULL).wait()
+
+    def run_ffmpeg(self, info: dict[str, Any], sources: list[Source], segment: Segment, flags: set[str], made: Path) -> float:
+        """One ffmpeg, started by yt-dlp, makes the final file; returns its duration (s)."""
         from yt_dlp.downloader.external import FFmpegFD
         from yt_dlp.utils import DownloadError
 
+        lead, settings = lead_in(self.settings, segment, sources), self.settings
+        inputs = [input_args(settings, segment, source, flags, lead) for source in sources]
+        outputs = output_args(settings, segment, sources[-1].get('acodec') or '', lead)
         ydl = self.ydl(self.may_be_cheap)
-        ydl.params['external_downloader_args'] = args
+        given = {f'ffmpeg_i{n}': args for n, args in enumerate(inputs, 1)}
+        ydl.params['external_downloader_args'] = {**given, 'ffmpeg_o': outputs}
+        asked = {**info, 'requested_formats': sources} if len(sources) > 1 else {**info, **sources[0]}
         try:
-            FFmpegFD(ydl, ydl.params).download(str(made), info)
+            FFmpegFD(ydl, ydl.params).download(str(made), asked)
         except DownloadError as error:
             raise Refused(f'ffmpeg: {self.ffmpeg_words() or error}') from None
+        return measure(made)
 
     def ffmpeg_words(self) -> str:
         return self.log.read_text(encoding='utf-8', errors='replace')
@@ -1236,6 +1439,8 @@ class Worker:
             raise
         finally:
             made.unlink(missing_ok=True)
+            for whole in self.scratch.glob('whole*'):
+                shutil.rmtree(whole, ignore_errors=True)
 
     def there(self, segment: Segment, path: Path) -> float:
         """Duration in s of a whole clip that is there without a line in the journal, else 0."""
@@ -1243,7 +1448,7 @@ class Worker:
         return duration if abs(duration - (segment.end - segment.start)) <= self.tolerance else 0.0
 
     def done(self, path: Path, made: Path, info: dict[str, Any], duration: float) -> Result:
-        known = {name: info[name] for name in ('title', 'format_id', 'padded') if name in info}
+        known = {name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None}
         known['duration'] = round(duration, 3)
         place = {'path': path.relative_to(self.settings.root).as_posix(), 'ext': self.settings.ext}
         record = {**place, **known, 'bytes': made.stat().st_size}
@@ -1263,8 +1468,8 @@ def fetch(worker: Worker, task: Task) -> Result:
         no = Refused(f'not done within {worker.settings.clip_timeout} s')
     except OSError as error:  # of the disk, or of a connection that yt-dlp did not expect to break
         no = Refused(str(error))
-    except Exception:  # the one place for what nobody expected; its traceback is shown and kept
-        return Result(task.segment, FAILED, 'unexpected', hide(traceback.format_exc()))
+    except Exception as error:  # the one place for what nobody expected; its traceback is shown and kept
+        return Result(task.segment, FAILED, 'unexpected', hide(f'{type(error).__name__}: {error}\n{traceback.format_exc()}'))
     return Result(task.segment, no.verdict, no.reason, no.words)
 
 
@@ -1287,7 +1492,7 @@ def serve(tasks: Any, *args: Any) -> None:
 
 
 RECORD = ['id', 'ext', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id']
-MORE = ['padded', 'subset', 'events', 'captions', 'lists', 'also']  # of some records only
+MORE = ['language', 'padded', 'subset', 'events', 'captions', 'lists', 'also']  # of some records only
 LINE = re.compile(rb'(\{(?:"bytes": \d+, )?"status": "(\w+)", "id": "([\w-]+)", "(?:ext|reason)": "([\w .-]+)", .*\}\n)')
 Entry = tuple[bytes, bytes, bytes, bytes]  # a journal's line; in it the status, the id, the ext of a clip or why there is none
 
@@ -1481,7 +1686,13 @@ def list_files(settings: Settings) -> Iterator[tuple[bytes, bytes]]:
 def write_listings(settings: Settings) -> None:
     """metadata.jsonl in wavs/, or in the folders that datasets takes for splits. It takes the columns and their types from
     the first lines, so there one of each comes first."""
-    begins = {'padded': '', 'subset': '"', 'events': '[{', 'also': '[{'}  # of a value that shows its type; else of texts
+    begins = {
+        'language': '"',
+        'padded': '',
+        'subset': '"',
+        'events': '[{',
+        'also': '[{',
+    }  # of a value that shows its type; else of texts
     typed = [f'"{name}": {begins.get(name, "[" + chr(34))}'.encode() for name in ('tags', 'labels', *MORE)]
     first: dict[bytes, dict[bytes, bytes]] = {}  # folder -> the first line that has a column
     late = False
@@ -2563,7 +2774,7 @@ def find_ffmpeg(settings: Settings) -> set[str]:
     except (OSError, RuntimeError) as error:
         raise Oops(f'ffmpeg: {error}; name one with the ffmpeg setting') from None
     require('-user_agent' in told, f'ffmpeg = {found!r}: is no ffmpeg that can fetch')
-    wanted = {'request_size', 'short_seek_size'}
+    wanted = HTTP_FLAGS.keys()
     has = {flag for flag in wanted if f'-{flag} ' in told}
     if has != wanted:
         say(f'{found} is too old for -{" and -".join(sorted(wanted - has))}: going on without, with more bytes per clip')
@@ -2769,6 +2980,7 @@ def claim_journals(settings: Settings, sharded: bool, held: contextlib.ExitStack
 def run(settings: Settings) -> int:
     """The job: lists, cookies and locks, then all rows, then the metadata. Returns the exit status."""
     asked = read_lists(settings)
+    check_ydl_opts(settings)
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     sharded = settings.shard != '0/1'

@@ -41,6 +41,13 @@ class Program:
         """Put a list of segments into the bucket."""
         self.site.files[f'{split}_segments.csv'] = stand_in.segments_csv(list(rows))
 
+    def edit(self, line: str, other: str) -> None:
+        """Run a copy of the script from now on, in which a line is another one."""
+        source = self.script.read_text(encoding='utf-8')
+        assert source.count(line) == 1, line
+        self.script = self.root.parent / 'download.py'
+        self.script.write_text(source.replace(line, other), encoding='utf-8')
+
     def start(self, *flags: str, **popen: object) -> subprocess.Popen:
         command = [sys.executable, str(self.script), '--root', str(self.root), '--splits', 'eval', *QUICK, *flags]
         pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}

@@ -143,9 +143,19 @@ def test_a_hundred_rows_cost_what_is_promised(program: Program, tmp_path: pathli
     asked = program.site.counts
     assert len(program.metadata) == len(program.clips()) == 100
     assert asked['player'] + asked['page'] + asked['js'] + asked['next'] <= 105
-    assert asked['media'] <= 220
-    assert asked['bytes'] <= 90e6
+    assert asked['bytes'] <= 25e6
+    assert asked['media connections'] <= 105
     assert asked['connections to api'] <= 2 * 20
     assert len(log.read_text()) == 100
     for row in rows[::9]:
         assert abs(offset(program.clip(row[:11]), float(row.split(', ')[1]), 10)) <= 0.025
+
+
+def test_a_hundred_rows_of_webm_cost_what_is_promised(program: Program) -> None:
+    program.offer(*stand_in.rows(100, seed=4))
+    program.site.healthy.lacks = 'audio/mp4'
+    program.run('--ext', 'wav')
+    assert len(program.metadata) == 100
+    assert program.site.counts['bytes'] <= 50e6
+    assert program.site.counts['media connections'] <= 105
+    assert program.site.counts['player'] + program.site.counts['page'] <= 105

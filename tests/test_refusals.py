@@ -11,6 +11,11 @@ from youtube import Video
 GOOD, BAD = 'ggggggggggg', 'bbbbbbbbbbb'
 
 
+NETWORK = (
+    'This video is restricted. Please check the Google Workspace administrator and/or the network administrator restrictions'
+)
+
+
 def two_rows(program: Program, **video: object) -> None:
     program.offer(f'{BAD}, 30.000, 40.000, "/m/09x0r"', f'{GOOD}, 30.000, 40.000, "/m/09x0r"')
     program.site.videos[BAD] = Video(**video)
@@ -33,6 +38,14 @@ def test_gone(program: Program, fault: str, reason: str) -> None:
     asked = program.site.asked['player', BAD]
     program.run()
     assert program.site.asked['player', BAD] == asked
+
+
+def test_words_about_a_network_are_a_refusal_of_the_route(program: Program) -> None:
+    program.offer(*(f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(12)))
+    program.site.healthy = Video(says=('ERROR', 'Video unavailable', NETWORK))
+    said = program.run('--give-up-after', '1', status=1)
+    assert 'YouTube refuses us (blocked: ' in said.stdout
+    assert not program.reasons
 
 
 @pytest.mark.parametrize('fault', ['bot', 'unavailable', 'kids', 'age', 'player 403', 'player 429'])
@@ -100,11 +113,11 @@ def test_an_upcoming_video_is_asked_for_once_per_run(program: Program) -> None:
 
 def test_what_cannot_work_for_any_row_stops_the_run(program: Program) -> None:
     program.offer(*(f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(60)))
-    process = program.start('--num-processes', '2', '--ydl-opts', '{"format": "best["}')
+    process = program.start('--num-processes', '2', '--ydl-opts', '{"format": "nothing"}')
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, out + err
     assert re.search(r'^stopped: 1\d rows failed one after the other .*run the same command again$', err, re.M)
-    assert program.site.counts['player'] < 60
+    assert program.site.counts['page'] < 60
 
 
 def test_gone_rows_are_asked_for_again_on_request(program: Program) -> None:
@@ -146,6 +159,16 @@ def test_gone_rows_are_asked_for_again_on_request(program: Program) -> None:
         ('ffmpeg: /data/x.m4a: Disk quota exceeded', 'stop', 'system'),
         ('The video ends at 20.000 s, before 30.0 s', 'gone', 'too short'),
         ('This video is not available', 'gone', 'unavailable'),
+        (f'Video unavailable. {NETWORK}', 'throttled', 'blocked'),
+        ('Your account is restricted from watching this', 'throttled', 'blocked'),
+        ('the YouTube account associated with this video has been terminated.', 'gone', 'terminated'),
+        ('download: ERROR: HTTP Error 403: Forbidden', 'doubt', 'media 403'),
+        ('download: ERROR: fragment 3 not found, unable to continue', 'doubt', 'media'),
+        ('download: more than 537 MB for a video that only comes whole', 'later', 'too large'),
+        ('the original sound has no address, only other tracks have one', 'later', 'dubbed'),
+        ('the video has no sound', 'gone', 'no sound'),
+        ('every format with sound ends at 5.000 s, the video at 120 s', 'later', 'damaged'),
+        ("KeyError: 'INNERTUBE_CONTEXT'", 'failed', 'other'),
         ('something never seen before', 'failed', 'other'),
         ('[Errno 11] Resource temporarily unavailable', 'failed', 'other'),
         ('HTTP Error 503: Service Unavailable', 'doubt', 'network'),

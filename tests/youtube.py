@@ -2,9 +2,10 @@
 
     python tests/youtube.py                 # then do what it says, in another terminal
     python tests/youtube.py --rows 500 --faults 0.2 --weather bot
+    python tests/youtube.py --shape 'hls dubbed' --share 0.5
 
-It answers for www.youtube.com (`/watch`, `/youtubei/v1/player`), googlevideo.com (Range requests) and the bucket with the
-CSVs, misbehaves per video as a test asks, and counts what it was asked. Nothing is sent beyond loopback.
+It answers for www.youtube.com (`/watch`, `/youtubei/v1/player`), googlevideo.com (Range requests, HLS, DASH) and the bucket
+with the CSVs, misbehaves per video as a test asks, and counts what it was asked. Nothing is sent beyond loopback.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import dataclasses
 import functools
 import hashlib
 import http.server
+import itertools
 import json
 import math
 import os
@@ -42,17 +44,25 @@ import trustme
 # ---------------------------------------------------------------------------------------------------------------- media
 
 CACHE = pathlib.Path(tempfile.gettempdir()) / 'audioset-stand-in'
-SIZES = {'134': (640, 360), '136': (1280, 720)}  # itag -> pixels; the video formats that are really served
+SIZES = dict.fromkeys(('134', '18', '230', '93'), (640, 360)) | {'136': (1280, 720)}  # itag -> pixels; what is really served
+SOUNDLESS = {'134', '136', '230'}
 FPS = 10
 LOW, HIGH = (400, 40, 25), (2000, 60)  # Hz: second s sounds at 400 + 40 (s mod 25) and at 2000 + 60 (s div 25)
-TONES = '+'.join(f'0.2*sin(2*PI*({f})*T)' for f in ('400+40*mod(floor(T),25)', '2000+60*floor(T/25)'))
-PRIMING = {'140': 1024 / 44100}  # s; AAC begins with a frame of silence, which a file without edit lists keeps
+TONES = '+'.join(f'0.2*sin(2*PI*({f})*T)' for f in ('400+S+40*mod(floor(T),25)', '2000+S+60*floor(T/25)'))  # S: of a dub
+PRIMING = dict.fromkeys(('140', '233', '234', '93'), 1024 / 44100)  # s; AAC begins with silence, kept without edit lists
 FRAGMENTED = ('-movflags', '+dash+global_sidx+skip_trailer', '-f', 'mp4')  # one index, at the front, as YouTube's files
+SEGMENTED = ('-f', 'hls', '-hls_time', '5', '-hls_playlist_type', 'vod')
+H264 = ('-c:v', 'libx264', '-preset', 'ultrafast', '-g', '50')
 ENCODE = {
     '140': ('-c:a', 'aac', '-b:a', '128k', '-frag_duration', '10000000', *FRAGMENTED),
     '251': ('-c:a', 'libopus', '-b:a', '128k', '-cluster_time_limit', '10000', '-cues_to_front', '1', '-f', 'webm'),
-    '134': ('-c:v', 'libx264', '-preset', 'ultrafast', '-g', '50', '-movflags', '+frag_keyframe', *FRAGMENTED),
-    '136': ('-c:v', 'libx264', '-preset', 'ultrafast', '-g', '50', '-movflags', '+frag_keyframe', *FRAGMENTED),
+    '134': (*H264, '-movflags', '+frag_keyframe', *FRAGMENTED),
+    '136': (*H264, '-movflags', '+frag_keyframe', *FRAGMENTED),
+    '18': (*H264, '-c:a', 'aac', '-b:a', '96k', '-movflags', '+faststart', '-f', 'mp4'),
+    '233': ('-c:a', 'aac', '-b:a', '48k', *SEGMENTED),
+    '234': ('-c:a', 'aac', '-b:a', '128k', *SEGMENTED),
+    '230': (*H264, *SEGMENTED),
+    '93': (*H264, '-c:a', 'aac', '-b:a', '96k', '-bsf:a', 'setts=ts=TS+1024', *SEGMENTED),  # the sound begins no earlier
 }
 
 
@@ -62,16 +72,26 @@ def frames(seconds: float) -> Iterator[bytes]:
         yield bytes(255 * (number >> bit & 1) for bit in range(15, -1, -1)) * 9
 
 
-def encode(itag: str, seconds: float, path: pathlib.Path) -> None:
-    tones = TONES.replace('T', f'(t+{PRIMING.get(itag, 0)})').replace(',', r'\,')
-    heard = f'aevalsrc={tones}+0.05*(random(0)-0.5):s=44100:d={seconds - PRIMING.get(itag, 0)}'
-    source, stdin = ['-f', 'lavfi', '-i', heard, '-ac', '2'], None
+def encode(itag: str, seconds: float, shift: int, early: float, path: pathlib.Path) -> None:
+    sources, stdin = [], None
     if itag in SIZES:
         scale = 'scale={}:{}:flags=neighbor,format=yuv420p'.format(*SIZES[itag])
-        source = ['-f', 'rawvideo', '-pix_fmt', 'gray', '-s', '16x9', '-r', str(FPS), '-i', '-', '-vf', scale]
+        sources += ['-f', 'rawvideo', '-pix_fmt', 'gray', '-s', '16x9', '-r', str(FPS), '-i', '-']
         stdin = b''.join(frames(seconds))
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-loglevel', 'error', *source, *ENCODE[itag], str(path)]
+    if itag not in SOUNDLESS:
+        primed = PRIMING.get(itag, 0)
+        tones = TONES.replace('T', f'(t+{primed})').replace('S', str(shift)).replace(',', r'\,')
+        sources += ['-f', 'lavfi', '-i', f'aevalsrc={tones}+0.05*(random(0)-0.5):s=44100:d={seconds - primed - early}']
+    options = [*(['-vf', scale] if itag in SIZES else []), *([] if itag in SOUNDLESS else ['-ac', '2'])]
+    if itag in SEGMENTS:
+        path.mkdir()
+        options += ['-hls_segment_filename', str(path / '%d.ts')]
+        path /= 'index.m3u8'
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-loglevel', 'error', *sources, *ENCODE[itag], *options, str(path)]
     subprocess.run(command, input=stdin, check=True)
+
+
+SEGMENTS = {itag for itag, options in ENCODE.items() if 'hls' in options}
 
 
 def is_served(itag: str, seconds: float) -> bool:
@@ -80,23 +100,51 @@ def is_served(itag: str, seconds: float) -> bool:
 
 
 def make(seconds: float) -> None:
-    """Have all formats of a video of this length made, before anybody waits for them."""
-    for itag in ENCODE:
-        if is_served(itag, seconds):
-            media(itag, seconds)
+    """Have all formats of a healthy video of this length made, before anybody waits for them."""
+    prepare(Video(seconds))
 
 
-@functools.cache
-def media(itag: str, seconds: float) -> bytes:
-    """The bytes of one format of a video that is `seconds` long; made once per machine and kept in its temp folder."""
-    recipe = repr((itag, seconds, TONES, PRIMING, ENCODE[itag], FPS)).encode()
+def cached(itag: str, seconds: float, shift: int = 0, early: float = 0) -> pathlib.Path:
+    """One format of a video that is `seconds` long, its tones shifted by some Hz, its sound ending early by some s.
+
+    Made once per machine and kept in its temp folder: a file, or a folder with a playlist and its segments.
+    """
+    recipe = repr((itag, seconds, shift, early, TONES, PRIMING.get(itag), ENCODE[itag], FPS)).encode()
     path = CACHE / f'{itag}-{seconds}-{hashlib.sha256(recipe).hexdigest()[:12]}'
     if not path.exists():
         CACHE.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            encode(itag, seconds, pathlib.Path(scratch, 'media'))
-            os.replace(pathlib.Path(scratch, 'media'), path)
-    return path.read_bytes()
+            encode(itag, seconds, shift, early, pathlib.Path(scratch, 'media'))
+            try:
+                os.replace(pathlib.Path(scratch, 'media'), path)
+            except OSError:  # of a folder: somebody else was faster
+                if not path.exists():
+                    raise
+    return path
+
+
+@functools.cache
+def media(itag: str, seconds: float, shift: int = 0, early: float = 0) -> bytes:
+    """The bytes of a format that is one file; see `cached`."""
+    return cached(itag, seconds, shift, early).read_bytes()
+
+
+@functools.cache
+def pieces(itag: str, seconds: float, shift: int = 0) -> tuple[str, list[bytes]]:
+    """The playlist and the segments of a format for HLS; see `cached`."""
+    folder = cached(itag, seconds, shift)
+    playlist = (folder / 'index.m3u8').read_text()
+    return playlist, [(folder / f'{n}.ts').read_bytes() for n in range(playlist.count('#EXTINF'))]
+
+
+def index(file: bytes) -> tuple[int, int, list[tuple[int, int]]]:
+    """Of a fragmented mp4: its time scale, the bytes before its first fragment, and the bytes and duration of each."""
+    box = file.index(b'sidx') - 4
+    size, _, version, _, scale = struct.unpack_from('>I4sB3xII', file, box)
+    first, count = struct.unpack_from('>8xQ2xH' if version else '>4xI2xH', file, box + 20)
+    at = box + 20 + (20 if version else 12)
+    parts = [struct.unpack_from('>II', file, at + 12 * n) for n in range(count)]
+    return scale, box + size + first, [(length & 0x7FFFFFFF, duration) for length, duration in parts]
 
 
 # ---------------------------------------------------------------------------------------------------------- what it says
@@ -123,6 +171,7 @@ SAYS = {  # fault -> playabilityStatus: status, reason, subreason
     'bot': ('LOGIN_REQUIRED', 'Sign in to confirm you’re not a bot', 'This helps protect our community. Learn more'),
     'captcha': ('UNPLAYABLE', 'Please verify', ''),
     'rate': ('UNPLAYABLE', 'Video unavailable', "This content isn't available, try again later."),
+    'says': ('ERROR', 'see Video.says', ''),
 }
 FORMATS = [  # itag, mime, codecs, bit/s, height
     *((i, 'video/mp4', 'avc1.4d401e', b, h) for i, b, h in [
@@ -137,6 +186,15 @@ FORMATS = [  # itag, mime, codecs, bit/s, height
     ('249', 'audio/webm', 'opus', 55_000, None), ('250', 'audio/webm', 'opus', 72_000, None),
     ('251', 'audio/webm', 'opus', 128_000, None),
 ]  # fmt: skip
+COMBINED = ('18', 'video/mp4', 'avc1.42001E, mp4a.40.2', 500_000, 360)
+TRACKS = {  # name -> by how many Hz its tones are shifted, xtags of its address, its name and id with YouTube
+    '': (0, '', '', ''),
+    'original': (0, 'acont=original:lang=en', 'English original', 'en.4'),
+    'dub': (210, 'acont=dubbed-auto:lang=de-DE', 'German (Germany)', 'de-DE.10'),
+    'described': (130, 'acont=descriptive:lang=en', 'English descriptive', 'en.2'),
+    'drc': (330, 'drc=1', '', ''),
+}
+SHIFTS = {xtags: shift for shift, xtags, _, _ in TRACKS.values()}
 LANGUAGES = ['af', 'ar', 'bg', 'cs', 'da', 'de', 'el', 'es', 'fi', 'fr', 'hi', 'hu', 'id', 'it', 'ja', 'ko', 'nl', 'pl', 'pt']
 QUALITY = {144: 'tiny', 240: 'small', 360: 'medium', 480: 'large', 720: 'hd720', 1080: 'hd1080'}
 
@@ -146,7 +204,20 @@ class Video:
     """What the stand-in has under one id and how it misbehaves; without arguments, a healthy video.
 
     `fault` is a key of SAYS or `WHERE WHAT`: where is page, player, media or csv; what is an HTTP status, drop, stall,
-    truncate or garbage. It happens `times` times. With `minimal`, only to player requests that no watch page preceded.
+    truncate or garbage; or `manifest WHAT`. It happens `times` times. With `minimal`, only to player requests that no watch
+    page preceded.
+
+    `shape` is how YouTube offers the sound, any of these words, where they make sense together:
+    hls, dash     no format has an address, a manifest has some: audio and video apart (hls: 233, 234, 230; dash: 140, 134)
+    hls muxed     the same, and sound and picture are one (93)
+    18            the combined format has an address, the others have none
+    dubbed        audio formats are there twice, original and dub; with `default` the dub is the viewer's default
+    described     the same with a track for the blind
+    drc           the same with a track of even loudness
+    only          and the original has no address: `dub only`, `described only`, `drc only`
+    mute          there are formats with pictures, none with sound
+    no context    the embed page, which yt-dlp fetches for fault `age`, is one that its extractor trips over: KeyError
+    odd           so is every answer, a refusal as well: AttributeError; `odd page`: the watch page alone
     """
 
     seconds: float = 630
@@ -156,34 +227,189 @@ class Video:
     times: float = math.inf
     minimal: bool = False
     itag: str = ''  # a media fault of this format only
+    segment: int | None = None  # a media fault of this segment of an HLS format only, counted from 0
+    shape: str = ''  # see above
+    says: tuple[str, str, str] | None = None  # a fault in words of one's own: status, reason, subreason, as in SAYS
+    sound_ends: float = 0  # s by which the sound of 18 ends before its picture
+    damaged: dict[str, float] = dataclasses.field(default_factory=dict)  # itag -> the s that its file holds, and admits
+    wait: float = 0  # s that YouTube lets a player wait; media that are asked for earlier are refused with 403
+
+    def __post_init__(self) -> None:
+        self.fault = self.fault or ('says' if self.says else '')
+
+    def length(self, itag: str) -> float:
+        return self.damaged.get(itag, self.seconds)
+
+    @property
+    def tracks(self) -> list[str]:
+        """The audio tracks, keys of TRACKS; the one that people want comes last."""
+        more = [name for name in ('dub', 'described', 'drc') if name in self.shape]
+        return [*more, 'original' if {'dub', 'described'} & {*more} else '']
+
+    @property
+    def fetchable(self) -> list[str]:
+        """Those of them that can be had at all."""
+        return self.tracks[:-1] if 'only' in self.shape else self.tracks
+
+    @property
+    def streamed(self) -> list[tuple[str, str]]:
+        """The itags and tracks in its manifests."""
+        if 'muxed' in self.shape:
+            return [('93', '')]
+        sound, picture = (('233', '234'), '230') if 'hls' in self.shape else (('140',), '134')
+        return [(itag, track) for itag in sound for track in self.fetchable if track != 'drc'] + [(picture, '')]
+
+    def file(self, itag: str, xtags: str = '') -> bytes:
+        if not is_served(itag, self.seconds):
+            return b''
+        return media(itag, self.length(itag), SHIFTS[xtags], self.sound_ends if itag == '18' else 0)
+
+    def offers(self, client: str) -> Iterator[tuple[tuple, str, bool]]:
+        """What a client is told: format, audio track, whether it comes with an address."""
+        bare = client == 'WEB'  # YouTube gives browsers no addresses any more, only its own streaming protocol
+        if '18' in self.shape:
+            yield COMBINED, '', not bare
+        for row in FORMATS:
+            if self.lacks in (row[0], row[1]) or ('mute' in self.shape and not row[4]):
+                continue
+            for track in [''] if row[4] else self.tracks:
+                gone = not row[4] and track not in self.fetchable
+                yield row, track, not (bare or gone or any(way in self.shape for way in ('hls', 'dash', '18')))
 
 
-def format_json(ytid: str, video: Video, itag: str, mime: str, codecs: str, bitrate: int, height: int | None) -> dict:
-    size = len(media(itag, video.seconds)) if is_served(itag, video.seconds) else int(bitrate * video.seconds / 8)
-    query = {'expire': int(time.time()) + 21540, 'id': ytid, 'itag': itag, 'mime': mime, 'clen': size, 'dur': video.seconds}
-    query |= {'sparams': 'expire,ei,ip,id,itag,source,requiressl', 'sig': 'AJEij0E' * 16, 'lsig': 'APaTxxM' * 16}
+def prepare(video: Video) -> None:
+    """Have made what a video serves."""
+    for row, track, addressed in video.offers('VISIONOS'):
+        if addressed:
+            video.file(row[0], TRACKS[track][1])
+    for itag, track in video.streamed if 'hls' in video.shape or 'dash' in video.shape else []:
+        cached(itag, video.length(itag), TRACKS[track][0])
+
+
+def format_json(ytid: str, video: Video, row: tuple, track: str, addressed: bool) -> dict:
+    itag, mime, codecs, bitrate, height = row
+    _, xtags, name, track_id = TRACKS[track]
+    seconds = video.length(itag)
+    size = len(video.file(itag, xtags)) if addressed else 0
     made = {
         'itag': int(itag),
-        'url': 'https://rr3---sn-stand-in.googlevideo.com/videoplayback?' + urllib.parse.urlencode(query),
         'mimeType': f'{mime}; codecs="{codecs}"',
         'bitrate': bitrate,
         'averageBitrate': bitrate,
-        'contentLength': str(size),
-        'approxDurationMs': str(round(video.seconds * 1000)),
+        'contentLength': str(size or int(bitrate * seconds / 8)),
+        'approxDurationMs': str(round(seconds * 1000)),
         'initRange': {'start': '0', 'end': '740'},
         'indexRange': {'start': '741', 'end': '1500'},
         'lastModified': '1594911253000000',
         'projectionType': 'RECTANGULAR',
     }
+    if addressed:
+        query = {'expire': int(time.time()) + 21540, 'id': ytid, 'itag': itag, 'mime': mime, 'clen': made['contentLength']}
+        query |= {'dur': seconds, **({'xtags': xtags} if xtags else {}), **opening(video)}
+        query |= {'sparams': 'expire,ei,ip,id,itag,source,requiressl', 'sig': 'AJEij0E' * 16, 'lsig': 'APaTxxM' * 16}
+        made['url'] = f'{MEDIA}?{urllib.parse.urlencode(query)}'
+    if track == 'drc':
+        made['isDrc'] = True
+    if name:
+        default = track == ('dub' if 'default' in video.shape else 'original')
+        made['audioTrack'] = {'displayName': name, 'id': track_id, 'audioIsDefault': default}
     if height:
-        size = {'width': height * 16 // 9, 'height': height, 'fps': FPS, 'qualityLabel': f'{height}p'}
-        return made | size | {'quality': QUALITY[height]}
-    quality = 'AUDIO_QUALITY_MEDIUM' if bitrate > 100_000 else 'AUDIO_QUALITY_LOW'
-    return made | {'quality': 'tiny', 'audioQuality': quality, 'audioSampleRate': '44100', 'audioChannels': 2}
+        made |= {'width': height * 16 // 9, 'height': height, 'fps': FPS, 'qualityLabel': f'{height}p'}
+        made |= {'quality': QUALITY[height]}
+    if not height or itag == '18':
+        quality = 'AUDIO_QUALITY_MEDIUM' if bitrate > 100_000 and not height else 'AUDIO_QUALITY_LOW'
+        made |= {'audioQuality': quality, 'audioSampleRate': '44100', 'audioChannels': 2}
+    return {'quality': 'tiny', **made}
+
+
+MEDIA = 'https://rr3---sn-stand-in.googlevideo.com/videoplayback'
+MANIFEST = 'https://manifest.googlevideo.com/api/manifest'
+
+
+def opening(video: Video) -> dict[str, str]:
+    """What an address says of the time from which it serves."""
+    return {'from': f'{time.time() + video.wait:.3f}'} if video.wait else {}
+
+
+def spell(query: dict[str, str]) -> str:
+    """A query as steps of a path, as YouTube has it in manifests."""
+    return '/'.join(f'{key}/{urllib.parse.quote(value, safe="")}' for key, value in query.items())
+
+
+def read_path(path: str, head: str) -> dict[str, str]:
+    steps = [urllib.parse.unquote(step) for step in path.partition(head)[2].split('/')]
+    return dict(zip(steps[::2], steps[1::2], strict=False))
+
+
+def address(query: dict[str, str], itag: str, track: str) -> dict[str, str]:
+    xtags = TRACKS[track][1]
+    return {**query, 'itag': itag, **({'xtags': xtags} if xtags else {})}
+
+
+def hls_master(video: Video, query: dict[str, str]) -> str:
+    lines = ['#EXTM3U', '#EXT-X-INDEPENDENT-SEGMENTS']
+    for itag, track in video.streamed:
+        url = f'{MANIFEST}/hls_playlist/{spell(address(query, itag, track))}/playlist/index.m3u8'
+        _, _, name, track_id = TRACKS[track]
+        if itag in ('233', '234'):
+            language = f'LANGUAGE="{track_id.partition(".")[0]}",' if name else ''
+            usual = 'NO' if track == 'dub' else 'YES'
+            media = f'#EXT-X-MEDIA:URI="{url}",TYPE=AUDIO,GROUP-ID="{itag}",{language}NAME="{name or "Default"}"'
+            lines += [f'{media},DEFAULT={usual},AUTOSELECT={usual}']
+            continue
+        audio = '' if itag == '93' else ',AUDIO="234"'
+        stream = f'#EXT-X-STREAM-INF:BANDWIDTH=700000,CODECS="avc1.4D401E,mp4a.40.2",RESOLUTION=640x360,FRAME-RATE={FPS}'
+        lines += [f'{stream},VIDEO-RANGE=SDR{audio},CLOSED-CAPTIONS=NONE', url]
+    return '\n'.join([*lines, ''])
+
+
+def hls_playlist(video: Video, query: dict[str, str]) -> str:
+    playlist, _ = pieces(query['itag'], video.length(query['itag']), SHIFTS[query.get('xtags', '')])
+    lines = playlist.splitlines()
+    at = [n for n, line in enumerate(lines) if line and not line.startswith('#')]
+    for number, line in enumerate(at):
+        lines[line] = f'{MEDIA}/{spell({**query, "sq": str(number)})}/file/seg.ts'
+    return '\n'.join([*lines, ''])
+
+
+def dash_manifest(video: Video, query: dict[str, str]) -> str:
+    sets = []
+    for itag, track in video.streamed:
+        mime, codecs, bitrate, height = next(row[1:] for row in FORMATS if row[0] == itag)
+        scale, start, parts = index(file := video.file(itag, TRACKS[track][1]))
+        ends = list(itertools.accumulate((size for size, _ in parts), initial=start))
+        urls = ''.join(f'<SegmentURL media="range/{a}-{b - 1}"/>' for a, b in itertools.pairwise(ends))
+        times = ''.join(f'<S d="{duration}"/>' for _, duration in parts)
+        lang = f' lang="{TRACKS[track][3].partition(".")[0]}"' if TRACKS[track][3] else ''
+        size = f'width="{height * 16 // 9}" height="{height}" frameRate="{FPS}"' if height else 'audioSamplingRate="44100"'
+        base = f'{MEDIA}/{spell(address({**query, "clen": str(len(file))}, itag, track))}/'
+        sets.append(
+            f'<AdaptationSet mimeType="{mime}" subsegmentAlignment="true"{lang}><Representation id="{itag}" codecs="{codecs}" '
+            f'startWithSAP="1" bandwidth="{bitrate}" {size}><BaseURL>{base}</BaseURL><SegmentList timescale="{scale}">'
+            f'<Initialization sourceURL="range/0-{start - 1}"/><SegmentTimeline>{times}</SegmentTimeline>{urls}'
+            '</SegmentList></Representation></AdaptationSet>'
+        )
+    return (
+        '<?xml version="1.0" encoding="UTF-8"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" minBufferTime="PT1.5S" '
+        f'profiles="urn:mpeg:dash:profile:isoff-main:2011" mediaPresentationDuration="PT{video.seconds}S">'
+        f'<Period>{"".join(sets)}</Period></MPD>'
+    )
+
+
+def is_odd(video: Video, client: str) -> bool:
+    return 'odd' in video.shape and ('page' not in video.shape or client == 'WEB')
+
+
+def placement(wait: float) -> dict:
+    """An advertisement before the video that can be skipped after so many s."""
+    spot = {'playerVars': 'length_seconds=30', 'skipOffsetMilliseconds': round(wait * 1000)}
+    kind = {'adPlacementConfig': {'kind': 'AD_PLACEMENT_KIND_START'}}
+    return {'adPlacementRenderer': {'config': kind, 'renderer': {'instreamVideoAdRenderer': spot}}}
 
 
 def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
-    status, reason, subreason = SAYS.get(refused, ('OK', '', ''))
+    reason: Any
+    status, reason, subreason = (video.says if refused == 'says' else SAYS.get(refused)) or ('OK', '', '')
     screen: dict = {'playerErrorMessageRenderer': {'reason': {'simpleText': reason}, 'subreason': {'simpleText': subreason}}}
     if refused == 'captcha':
         screen = {'playerCaptchaViewModel': {'html': ''}}
@@ -194,7 +420,7 @@ def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
             'videoId': ytid,
             'title': video.title,
             'lengthSeconds': str(int(video.seconds)),
-            'keywords': ['sound', 'stand-in'],
+            'keywords': ['sound', 'stand-in', *([None] if is_odd(video, client) else [])],
             'channelId': 'UC' + 'x' * 22,
             'shortDescription': 'Made up for tests. ' * 40,
             'thumbnail': {'thumbnails': [{'url': f'https://i.ytimg.com/vi/{ytid}/{n}.jpg', 'width': n} for n in range(5)]},
@@ -203,22 +429,32 @@ def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
             'isLiveContent': False,
         },
     }
+    if refused and is_odd(video, client):
+        screen, reason = {'playerErrorMessageRenderer': {'icon': {'iconType': 'ERROR_OUTLINE'}}}, {'simpleText': reason}
     if refused:
         return answer | {'playabilityStatus': {'status': status, 'reason': reason, 'errorScreen': screen}}
-    formats = [format_json(ytid, video, *row) for row in FORMATS if video.lacks not in (row[0], row[1])]
-    if client == 'WEB':  # YouTube gives browsers no addresses any more, only its own streaming protocol
-        formats = [{key: value for key, value in made.items() if key != 'url'} for made in formats]
+    formats = [format_json(ytid, video, *offer) for offer in video.offers(client)]
+    data: dict = {'expiresInSeconds': '21540', 'adaptiveFormats': [made for made in formats if made['itag'] != 18]}
+    if '18' in video.shape:
+        data['formats'] = [made for made in formats if made['itag'] == 18]
+    query = spell({'id': ytid, **opening(video)})
+    if client != 'WEB' and 'hls' in video.shape:
+        data['hlsManifestUrl'] = f'{MANIFEST}/hls_variant/{query}/file/index.m3u8'
+    if client != 'WEB' and 'dash' in video.shape:
+        data['dashManifestUrl'] = f'{MANIFEST}/dash/{query}/'
+    if video.wait:
+        answer['adPlacements'] = [placement(video.wait)]
     track = {'baseUrl': f'https://www.youtube.com/api/timedtext?v={ytid}&lang=en&kind=asr', 'languageCode': 'en', 'kind': 'asr'}
     captions: dict = {'captionTracks': [track], 'audioTracks': [{'captionTrackIndices': [0]}]}
     if client == 'WEB':  # only browsers are offered translations
         captions['translationLanguages'] = [{'languageCode': c, 'languageName': {'simpleText': c}} for c in LANGUAGES]
     return answer | {
-        'streamingData': {'expiresInSeconds': '21540', 'adaptiveFormats': formats},
+        'streamingData': data,
         'captions': {'playerCaptionsTracklistRenderer': captions},
     }
 
 
-def watch_page(ytid: str, video: Video, refused: str) -> str:
+def watch_page(ytid: str, video: Video, refused: str, embedded: bool = False) -> str:
     """The page of a video, as heavy as YouTube's: about a megabyte, half of it data."""
     client = {'clientName': 'WEB', 'clientVersion': '2.20260708.00.00', 'visitorData': 'CgtTdGFuZEluVmlzaXRvcg%3D%3D'}
     config = {
@@ -229,6 +465,8 @@ def watch_page(ytid: str, video: Video, refused: str) -> str:
         'PLAYER_JS_URL': '/s/player/5bdfe6d5/player_ias.vflset/en_US/base.js',
         'STS': 20277,
     }
+    if embedded and 'no context' in video.shape:
+        del config['INNERTUBE_CONTEXT']
     response = json.dumps(player_json(ytid, video, 'WEB', refused))
     related = [{'compactVideoRenderer': {'videoId': f'{n:011}', 'accessibility': [LANGUAGES] * 200}} for n in range(20)]
     data = json.dumps({'contents': {'twoColumnWatchNextResults': {'secondaryResults': related}}})
@@ -250,6 +488,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: 'Door'
     host = ''
+
+    def setup(self) -> None:
+        super().setup()
+        self.fed: set[str] = set()  # the videos that had media on this connection
 
     @property
     def site(self) -> 'YouTube':
@@ -276,6 +518,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def kind(self) -> str:
+        if self.host == 'manifest.googlevideo.com':
+            return 'manifests'
         return 'media' if self.host.endswith('googlevideo.com') else 'api' if 'youtube' in self.host else 'csv'
 
     def do_GET(self) -> None:
@@ -285,10 +529,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.dead() or (self.path.startswith('http:') and self.unknown()):
             return
         time.sleep(self.server.latency)
-        if url.path.endswith('/videoplayback'):
-            self.media(query['id'], query['itag'])
+        if '/videoplayback' in url.path:
+            self.media(query or read_path(url.path, '/videoplayback/'))
+        elif url.path.startswith('/api/manifest/'):
+            self.manifest(url.path)
         elif url.path == '/watch' or url.path.startswith('/embed/'):
-            self.page(query.get('v') or url.path.rpartition('/')[2])
+            self.page(query.get('v') or url.path.rpartition('/')[2], embedded=url.path != '/watch')
         elif url.path.endswith('.js'):
             self.server.count('js')
             self.reply(b'var player={signatureTimestamp:20277};', 'text/javascript')
@@ -319,29 +565,58 @@ class Handler(http.server.BaseHTTPRequestHandler):
         answer = player_json(ytid, self.server.video(ytid), client['clientName'], fault)
         self.reply(json.dumps(answer).encode(), 'application/json')
 
-    def page(self, ytid: str) -> None:
+    def page(self, ytid: str, embedded: bool) -> None:
         self.server.count('page', ytid)
         fault = self.server.fault(ytid, 'page')
         if not self.broken(fault):
             video = self.server.video(ytid)
             refused = fault or ('' if video.minimal else video.fault)
-            self.reply(watch_page(ytid, video, refused if refused in SAYS else '').encode(), 'text/html')
+            self.reply(watch_page(ytid, video, refused if refused in SAYS else '', embedded).encode(), 'text/html')
 
-    def media(self, ytid: str, itag: str) -> None:
+    def manifest(self, path: str) -> None:
+        kind = path.split('/')[3]
+        query = read_path(path, f'/{kind}/')
+        query = {key: query[key] for key in ('id', 'from', 'itag', 'xtags') if key in query}
+        self.server.count('manifest', query['id'])
+        if not self.broken(self.server.fault(query['id'], 'manifest')):
+            write = {'hls_variant': hls_master, 'hls_playlist': hls_playlist, 'dash': dash_manifest}[kind]
+            mime = 'application/dash+xml' if kind == 'dash' else 'application/vnd.apple.mpegurl'
+            self.reply(write(self.server.video(query['id']), query).encode(), mime)
+
+    def content(self, video: Video, query: dict[str, str]) -> bytes:
+        """What an address of media leads to: a file, or a part of one."""
+        itag, xtags = query['itag'], query.get('xtags', '')
+        if 'sq' in query:
+            return pieces(itag, video.length(itag), SHIFTS[xtags])[1][int(query['sq'])]
+        first, _, last = query.get('range', '').partition('-')
+        return video.file(itag, xtags)[int(first or 0) : int(last) + 1 if last else None]
+
+    def media(self, query: dict[str, str]) -> None:
+        ytid, itag = query['id'], query['itag']
         self.server.count('media', ytid)
+        if ytid not in self.fed:
+            self.server.count('media connections', ytid)
+            self.fed.add(ytid)
         video = self.server.video(ytid)
+        if time.time() < float(query.get('from', 0)):
+            self.server.count('too early', ytid)
+            self.broken('media 403')
+            return
         first, last = self.headers.get('Range', 'bytes=0-')[6:].split('-')
+        begins = first == query.get('sq', '0') == query.get('range', '0').partition('-')[0] == '0'
         late = {video.fault, self.server.weather} & {'media truncate', 'media stall'}  # the index arrives, the rest does not
-        fault = '' if late and first == '0' else self.server.fault(ytid, 'media', itag=itag)
+        spared = (late and begins) or str(video.segment) not in ('None', query.get('sq'))
+        fault = '' if spared else self.server.fault(ytid, 'media', itag=itag)
         if self.broken('' if fault in late else fault):
             return
-        body = media(itag, video.seconds) if is_served(itag, video.seconds) else b''
+        body = self.content(video, query)
         start, stop = int(first), min(int(last) + 1, len(body)) if last else len(body)
         if start >= len(body):
             self.reply(b'', status=416 if body else 404)
             return
         self.send_response(206 if 'Range' in self.headers else 200)
-        self.send_header('Content-Type', 'video/webm' if itag == '251' else 'video/mp4')
+        kind = 'video/webm' if itag == '251' else 'video/mp2t' if itag in SEGMENTS else 'video/mp4'
+        self.send_header('Content-Type', kind)
         self.send_header('Content-Range', f'bytes {start}-{stop - 1}/{len(body)}')
         self.send_header('Accept-Ranges', 'bytes')
         self.send_header('Content-Length', str(stop - start))
@@ -457,7 +732,7 @@ class Door(http.server.ThreadingHTTPServer):
     def fault(self, ytid: str, where: str, minimal: bool = True, itag: str = '') -> str:
         """The fault that meets this request, if any: the weather first, else the video's own."""
         weather = self.weather
-        if (weather.startswith(where) or (weather in SAYS and where != 'media')) and random.random() < self.chance:
+        if (weather.startswith(where) or (weather in SAYS and where in ('page', 'player'))) and random.random() < self.chance:
             self.count('refused')
             return weather
         if where == 'player' and self.budget:
@@ -488,7 +763,7 @@ class YouTube:
         self.videos: dict[str, Video] = {}
         self.files: dict[str, bytes] = {}  # the bucket: file name -> content
         self.counts: Counter[str] = Counter()
-        self.asked: Counter[tuple[str, str]] = Counter()  # (kind, id) -> requests
+        self.asked: Counter[tuple[str, str]] = Counter()  # (kind, id) -> requests; 'media connections': connections
         self.clients: Counter[str] = Counter()
         self.cookies: set[str] = set()  # Cookie headers that came
         self.tokens: set[str] = set()  # proofs of origin that came with player requests
@@ -530,7 +805,7 @@ class YouTube:
     def add(self, ytid: str, **video: Any) -> None:
         """Have a video under an id; see Video."""
         self.videos[ytid] = Video(**video)
-        make(self.videos[ytid].seconds)
+        prepare(self.videos[ytid])
 
     def count(self, kind: str, ytid: str = '', n: int = 1) -> None:
         with self.lock:
@@ -595,11 +870,21 @@ def main() -> int:
     parser.add_argument('--latency', type=float, default=0.03, help='seconds per round trip')
     parser.add_argument('--port', type=int, default=8765)
     parser.add_argument('--weather', default='', help='for 20 s of each minute: bot, rate, dead, media 403 ...')
+    parser.add_argument('--shape', default='', help='how YouTube offers the sound: hls, dash, 18, dubbed ..., see Video')
+    parser.add_argument('--says', nargs=3, metavar=('STATUS', 'REASON', 'SUBREASON'), help='what it says instead of playing')
+    parser.add_argument('--sound-ends', type=float, default=0, help='s by which the sound of 18 ends before its picture')
+    parser.add_argument('--damaged', nargs='*', default=[], metavar='ITAG=SECONDS', help='formats that are shorter')
+    parser.add_argument('--wait', type=float, default=0, help='s before media may be asked for')
+    parser.add_argument('--share', type=float, default=1, help='share of videos that the last five are about, 0 to 1')
     args = parser.parse_args()
-    dice = random.Random(0)
+    damaged = {itag: float(seconds) for itag, _, seconds in (pair.partition('=') for pair in args.damaged)}
+    says = tuple(args.says) if args.says else None
+    special = Video(shape=args.shape, says=says, sound_ends=args.sound_ends, damaged=damaged, wait=args.wait)
+    dice, other = random.Random(0), random.Random(1)
     faults = ['private', 'removed', 'terminated', 'player 500', 'player drop', 'media 403', 'media truncate']
     print(f'making media in {CACHE}, which takes a minute the first time ...', flush=True)
-    make(Video().seconds)
+    prepare(Video())
+    prepare(special)
     with YouTube(args.port, args.latency) as youtube:
         youtube.files['class_labels_indices.csv'] = LABELS
         youtube.files['ontology.json'] = ONTOLOGY
@@ -611,9 +896,11 @@ def main() -> int:
             made = rows(args.rows, seed)
             youtube.files[f'{split}_segments.csv'] = segments_csv(made)
             for row in made:
+                video = dataclasses.replace(special if other.random() < args.share else Video())
                 if dice.random() < args.faults:
                     fault = dice.choice(faults)
-                    youtube.videos[row[:11]] = Video(fault=fault, times=1 if ' ' in fault else math.inf)
+                    video = dataclasses.replace(video, fault=fault, times=1 if ' ' in fault else math.inf)
+                youtube.videos[row[:11]] = video
         print('in another terminal:\n')
         print('export', *(f'{key}={shlex.quote(value)}' for key, value in youtube.env.items()))
         print(f'python download.py --root {pathlib.Path(tempfile.gettempdir(), "audioset")} --splits eval\n')
