@@ -9,12 +9,12 @@
 It leaves the clips in `wavs/` and their url, path, title, tags and labels in `audioset_metadata.json`:
 
     csvs/     lists of segments and labels, AudioSet's fetched when they are not there
-    wavs/     id_<YTID>.<ext>, always whole, and journal.jsonl (of shards: journals/), one line per settled row
+    wavs/     id_<YTID>.<ext>, always whole, and the ledger m4a.sqlite3 (of shards: ledgers/), which remembers everything
     temps/    scratch; safe to delete when nothing runs
 """
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["yt-dlp[default,deno]", "tqdm", "imageio-ffmpeg"]
+# dependencies = ["yt-dlp[default,deno]", "tqdm", "imageio-ffmpeg", "filelock"]
 # ///
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import contextlib
 import csv
 import difflib
 import errno
-import functools
+import hashlib
 import heapq
 import http.client
 import importlib.util
@@ -45,6 +45,7 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import ssl
 import string
 import subprocess
@@ -63,6 +64,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
+import filelock
 from tqdm import tqdm
 
 # ---------------------------------------------------------------------------------------------------------- settings
@@ -109,8 +111,8 @@ root: str = ''  # folder with csvs, wavs, temps, cookies.txt and the metadata; e
 # instead of a plain run
 dry_run: bool = False  # only say how many rows there are, how many are settled and how many to do; YouTube is not asked
 report: str | None = None  # only say which classes the clips cover; with the name of a file, as CSV there
-verify: bool = False  # check every clip that the journal names and fetch again what is missing or damaged
-merge: bool = False  # only make audioset_metadata.json from the journals, those of all shards
+verify: bool = False  # check every clip that the ledger names and fetch again what is missing or damaged
+merge: bool = False  # only make audioset_metadata.json, from the ledgers of all shards
 
 # ------------------------------------------------------------------------------------------------------------- types
 CORPUS = 'https://storage.googleapis.com/us_audioset/youtube_corpus/'
@@ -133,7 +135,6 @@ ENCODE['mp4'] = ENCODE['m4a']
 AAC_RATES = [7350, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000, 64000, 88200, 96000]  # Hz
 RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000, 48000], 'mp3': AAC_RATES[1:10]}
 
-ELSEWHERE = 'elsewhere'  # why a row is settled whose clip is done, but not for AudioSet's weak labels
 DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP = 'done', 'gone', 'later', 'failed', 'doubt', 'throttled', 'stop'
 ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
@@ -189,6 +190,11 @@ class Oops(Exception):
     """What the user can mend; its text is the one line that says what, where and how."""
 
 
+def require(holds: Any, message: str) -> None:
+    if not holds:
+        raise Oops(message)
+
+
 class Segment(NamedTuple):
     """A row to fetch, and how."""
 
@@ -203,11 +209,11 @@ class Segment(NamedTuple):
     deaths: int = 0  # of workers that had it
     closings: int = 0  # of a route that it met open
     mark: str = ''  # its start in ms, where its video has other clips in other lists
-    more: str = ''  # what else its list tells, as JSON: events, captions, labels, subset
+    clip: int = 0  # its number in the ledger
 
     @property
     def id(self) -> str:
-        """Its name in the journal and the metadata."""
+        """Its name in the ledger and the metadata."""
         return f'id_{self.ytid}{self.mark}'
 
     @property
@@ -244,7 +250,7 @@ class Result(NamedTuple):
 
     @property
     def status(self) -> str:
-        """Its word in the journal and in the table: done, gone or failed."""
+        """Its word in the ledger and in the table: done, gone or failed."""
         return self.verdict if self.verdict in (DONE, GONE) else FAILED
 
     @property
@@ -310,6 +316,17 @@ def seconds(text: str) -> float:
         raise ValueError(f'{text!r} is no number of seconds') from None
 
 
+class Row(NamedTuple):
+    """What a line of a list asks for."""
+
+    ytid: str
+    start: int  # ms
+    end: int | None  # ms; None: its list names none, and it is as long as AudioSet's clip
+    tags: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()  # classes without a MID
+    more: dict[str, Any] = {}  # events, captions, subset
+
+
 class Form(NamedTuple):
     """How a list is written: the columns, what stands between them, and whether the first line names them."""
 
@@ -317,8 +334,8 @@ class Form(NamedTuple):
     separator: str = ','
     headed: bool = False
 
-    def read(self, line: bytes) -> dict[str, str]:
-        """The cells of a line; ValueError if there are too few."""
+    def cells(self, line: bytes) -> dict[str, str]:
+        """The cells of a line by what they tell; ValueError if there are too few."""
         text = line.decode(errors='replace')
         fields = next(csv.reader([text], delimiter=self.separator, skipinitialspace=True, strict=self.headed))
         needed = max(self.columns.values()) + 1
@@ -328,30 +345,59 @@ class Form(NamedTuple):
             fields[3:] = [','.join(fields[3:])]  # the quotes around the tags may be missing
         return {tells: fields[index].strip() for tells, index in self.columns.items()}
 
-    def clip(self, cells: dict[str, str]) -> tuple[str, float, float]:
-        """Video id, start and end (s) of a line; ValueError says what is wrong with them."""
+    def seconds(self, cells: dict[str, str]) -> tuple[str, int, int | None]:
+        """Video id, start and end (ms) of a line; ValueError says what is wrong with them."""
         ytid, _, start = cells['clip'].rpartition('_') if 'clip' in cells else (cells['ytid'], '', cells['start'])
         if not re.fullmatch(r'[A-Za-z0-9_-]{11}', ytid):
             raise ValueError(f'{ytid!r} is not a video id')
         begin = seconds(start) / (1000 if 'clip' in cells else 1)
-        length = seconds(cells.get('duration') or str(LENGTH))
-        end = seconds(cells['end']) if cells.get('end') and 'clip' not in cells else begin + length
+        known = 'clip' not in cells and (cells.get('end') or cells.get('duration'))
+        end = seconds(cells['end']) if known and cells.get('end') else begin + seconds(cells.get('duration') or str(LENGTH))
         if not 0 <= begin < end < math.inf:
             raise ValueError(f'no clip from {begin} to {end} s')
-        return ytid, begin, end
+        return ytid, round(begin * 1000), round(end * 1000) if known else None
+
+    def event(self, cells: dict[str, str], names: dict[str, str]) -> dict[str, Any]:
+        """What is heard when (s within the clip), of a line of strong labels."""
+        begin, end, tag = seconds(cells['start']), seconds(cells['end']), cells['label']
+        if not 0 <= begin <= end < math.inf:
+            raise ValueError(f'no event from {begin} to {end} s')
+        return {'start': begin, 'end': end, 'tag': tag, 'label': names.get(tag, tag)}
+
+    def read(self, line: bytes, names: dict[str, str]) -> Row:
+        """A line; ValueError says what is wrong with it. `names` are those of strong labels, by MID."""
+        if self.columns is AUDIOSET.columns and (plain := PLAIN_ROW.fullmatch(line)):
+            ytid, start, end, tags = plain.groups()
+            if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)):
+                return Row(ytid.decode(), begin, until, distinct(tags.decode().split(',')))
+        cells = self.cells(line)
+        clip = self.seconds(cells)
+        if 'clip' in cells:
+            return Row(*clip, (cells['label'],), more={'events': [self.event(cells, names)]})
+        label = cells.get('label', '')
+        tags = distinct(tag.strip() for tag in re.split('[,;|]', f'{cells.get("tags", "")},{label if label[:1] == "/" else ""}'))
+        more = {'captions': distinct([cells.get('caption', '')]), 'subset': cells.get('subset')}
+        labels = distinct([label if label[:1] != '/' else ''])
+        return Row(*clip, tags, labels, {name: value for name, value in more.items() if value})
 
 
 AUDIOSET = Form({'ytid': 0, 'start': 1, 'end': 2, 'tags': 3})
 VGGSOUND = Form({'ytid': 0, 'start': 1, 'label': 2, 'subset': 3})
+PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*')  # as published
 
 
 def is_number(text: str) -> bool:
     return bool(re.fullmatch(r'\s*\d+(\.\d*)?\s*', text))
 
 
+def distinct(found: Iterable[str]) -> tuple[str, ...]:
+    """The same without what is empty or repeated."""
+    return tuple(text for text in dict.fromkeys(found) if text)
+
+
 def recognise(path: Path) -> Form:
     """The form of a list, by its first line; Oops if it has none of ours."""
-    line = next((line for _, line in read_lines(path)), b'').decode(errors='replace')
+    line = next((line for _, line, _ in read_lines(path)), b'').decode(errors='replace')
     separator = '\t' if '\t' in line else ','
     cells = []
     with contextlib.suppress(csv.Error):
@@ -372,55 +418,18 @@ def recognise(path: Path) -> Form:
     raise Oops(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
 
 
-def distinct(found: Iterable[str]) -> list[str]:
-    """The same without what is empty or repeated."""
-    return [text for text in dict.fromkeys(found) if text]
-
-
-def parse_row(row: bytes, split: str, index: int = 0, form: Form = AUDIOSET, names: dict[str, str] | None = None) -> Segment:
-    """The segment of a row: of a line, or of all lines of a clip; ValueError says what is wrong with it."""
-    lines = [form.read(line) for line in row.rstrip(b'\n').split(b'\n')]
-    ytid, start, end = form.clip(lines[0])
-    cells = {tells: distinct(line[tells] for line in lines) for tells in form.columns}
-    more: dict[str, Any] = {'captions': cells.get('caption'), 'subset': (cells.get('subset') or [''])[0]}
-    if 'clip' in form.columns:
-        cells['tags'] = cells['label']
-        times = [(float(line['start']), float(line['end']), line['label']) for line in lines]
-        more['events'] = [{'start': on, 'end': off, 'tag': tag, 'label': (names or {}).get(tag, tag)} for on, off, tag in times]
-    else:
-        more['labels'] = [label for label in cells.get('label', []) if label[0] != '/']
-        cells['tags'] = cells.get('tags', []) + [label for label in cells.get('label', []) if label[0] == '/']
-    told = json.dumps({name: value for name, value in more.items() if value}, ensure_ascii=False)
-    tags = distinct(tag.strip() for tag in re.split('[,;|]', ','.join(cells['tags'])))
-    return Segment(ytid, start, end, tuple(tags), split, index, more=told if told != '{}' else '')
-
-
-def read_lines(path: Path, headed: bool = False) -> Iterator[tuple[int, bytes]]:
-    """The lines of a list that should be rows, with their numbers (each by itself: a stray quote costs its own row only).
-    Those that begin with # are comments; after a header, they may be rows."""
-    file = open(path, 'rb')  # noqa: SIM115  # now, in case the list is replaced during the run
-
-    def read() -> Iterator[tuple[int, bytes]]:
-        with file:
-            file.seek(len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
-            comments = True
-            for number, line in enumerate(file, 1):
-                if not (comments and line[0] == ord('#')) and not line.isspace():
-                    yield number, line
-                    comments = not headed
-
-    return read()
-
-
-PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "[\w/,. -]{0,9999}"\s*')  # as published
-
-
-def identify(line: bytes, split: str) -> bytes:
-    """The id of a row of AudioSet, in a tenth of the time that it takes to parse it; ValueError as there."""
-    plain = PLAIN_ROW.fullmatch(line)
-    if plain and float(plain[2]) < float(plain[3]):
-        return b'id_' + plain[1]
-    return parse_row(line, split).id.encode()
+def read_lines(path: Path, headed: bool = False, at: int = 0, lines: int = 0) -> Iterator[tuple[int, bytes, int]]:
+    """The lines of a list that should be rows, with their numbers and where they end (bytes), from some place on; each by
+    itself: a stray quote costs its own row only. Those that begin with # are comments; after a header, they may be rows."""
+    with open(path, 'rb') as file:
+        at = at or (len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
+        file.seek(at)
+        comments = True
+        for number, line in enumerate(file, lines + 1):
+            at += len(line)
+            if not (comments and line[0] == ord('#')) and not line.isspace():
+                yield number, line, at
+                comments = not headed
 
 
 def read_labels(path: Path) -> dict[str, str]:
@@ -449,60 +458,11 @@ def read_ontology(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
         raise Oops(f"{path}: not AudioSet's ontology; delete it to fetch it anew") from None
 
 
-class List(NamedTuple):
-    """A list of segments. A row is one line of AudioSet's long lists, which are never held, or all lines of a clip."""
-
-    path: Path
-    form: Form
-    rows: list[tuple[int, bytes]] | None  # with the numbers of their first lines; None: to be read line by line
-    wrong: list[str]  # what to say of lines that are none
-    names: dict[str, str]  # tag -> label of events
-
-    def __iter__(self) -> Iterator[tuple[int, bytes]]:
-        return read_lines(self.path) if self.rows is None else iter(self.rows)
-
-    def parse(self, row: bytes, split: str, index: int = 0) -> Segment:
-        return parse_row(row, split, index, self.form, self.names)
-
-    def video(self, row: bytes) -> bytes:
-        """Its id."""
-        return self.form.clip(self.form.read(row.partition(b'\n')[0]))[0].encode()
-
-    @property
-    def ends(self) -> bool:
-        """Whether the list says where its clips end; else they are as long as AudioSet's."""
-        return 'clip' not in self.form.columns and bool({'end', 'duration'} & self.form.columns.keys())
-
-
 def list_path(settings: Settings, split: str) -> Path:
     """Where a list is, or belongs."""
     names = [f'audioset_{split}.tsv'] if split in STRONG else [f'{split}_segments.csv', f'{split}.csv', f'{split}.tsv']
     paths = [settings.csvs / name for name in names]
     return next((path for path in paths if path.exists()), paths[0])
-
-
-def open_list(settings: Settings, split: str, names: dict[str, str]) -> List:
-    path = list_path(settings, split)
-    form, rows, wrong = recognise(path), dict[tuple[str, float, float], list](), list[str]()
-    if split in WEAK and form is AUDIOSET:
-        return List(path, form, None, wrong, names)
-    for number, line in itertools.islice(read_lines(path, form.headed), form.headed, None):
-        try:
-            cells = form.read(line)
-            clip = form.clip(cells)
-            if 'clip' in cells and not 0 <= seconds(cells['start']) <= seconds(cells['end']) < math.inf:
-                raise ValueError(f'no event from {cells["start"]} to {cells["end"]} s')
-        except (ValueError, csv.Error) as error:
-            wrong.append(f'{path.name}, line {number}: skipped, {error}')
-            continue
-        rows.setdefault(clip, [number]).append(line.rstrip(b'\r\n'))
-    return List(path, form, [(number, b'\n'.join(found)) for number, *found in rows.values()], wrong, names)
-
-
-def open_lists(settings: Settings, names: dict[str, str]) -> dict[str, List]:
-    """All lists, AudioSet's first: others share its clips. `names` are those of strong labels."""
-    order = sorted(settings.splits, key=lambda split: (split not in WEAK, split not in STRONG))
-    return {split: open_list(settings, split, names) for split in order}
 
 
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
@@ -560,265 +520,23 @@ class Choice(NamedTuple):
         return picked
 
 
-def make_choice(settings: Settings, lists: dict[str, List], labels: dict[str, str]) -> Choice | None:
-    """What the settings choose; None: everything."""
-    if not (settings.labels or settings.exclude or settings.per_label):
-        return None
-    names, below = labels, {}
-    if (settings.labels or settings.exclude) and settings.descendants:
-        theirs, below = read_ontology(settings.csvs / 'ontology.json')
-        names = {**theirs, **labels}
-    known = {name.casefold() for one in lists.values() if one.rows is not None for _, row in one for name in classes_of(one, row)}
-    wanted, unwanted = (find_classes(of, names, below, known) for of in (settings.labels, settings.exclude))
-    return Choice(wanted, unwanted, settings.per_label, settings.seed)
-
-
-@functools.lru_cache(1 << 16)
-def plain_tags(text: bytes) -> tuple[str, ...]:
-    """The tags at the end of a row as published; none if they are written in another way."""
-    plain = re.fullmatch(rb'([\w/,-]+)"\s*', text)
-    return tuple(distinct(plain[1].decode().split(','))) if plain else ()
-
-
-def classes_of(one: List, row: bytes) -> tuple[str, ...]:
-    """The classes of a row: MIDs, or names where its list has no MIDs; none of a line that is no row."""
-    if one.rows is None and (tags := plain_tags(row.partition(b', "')[2])):
-        return tags
-    with contextlib.suppress(ValueError, csv.Error):
-        segment = one.parse(row, '')
-        return segment.tags or tuple(json.loads(segment.more or '{}').get('labels', ()))
-    return ()
-
-
-def classes_if_row(one: List, row: bytes) -> tuple[str, ...]:
-    """The same for a line that may be none."""
-    with contextlib.suppress(ValueError, csv.Error):
-        return classes_of(one, row) if one.rows is not None or identify(row, '') else ()
-    return ()
-
-
-TIMES = re.compile(rb'"split": "([^"]+)", "start": ([\d.]+), "end": ([\d.]+),')
-
-
-class Known(NamedTuple):
-    """What the journals tell."""
-
-    settled: dict[bytes, str]  # id -> why it needs nothing more; '' once it was met in a list
-    asked: set[bytes]  # videos that other lists than AudioSet's long ones name
-    times: dict[bytes, tuple[float, float]]  # of these -> start and end (s) of AudioSet's clip
-    gone: dict[bytes, str]  # of these -> why there is nothing at any time
-    noted: set[bytes]  # list and id, of clips whose record has what the list tells
-
-    def learn(self, line: bytes, key: bytes) -> None:
-        """Take the list and the times from the line of a clip that is done."""
-        if found := TIMES.search(line):
-            self.noted.add(found[1] + b' ' + key)
-            if len(key) == 14:
-                self.times[key[3:]] = float(found[2]), float(found[3])
-
-
-class Survey:
-    """Which rows of the lists are to be done: found out bit by bit, for two million take seconds, and kept as a byte each."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        lists: dict[str, List],
-        known: Known,
-        choice: Choice | None = None,
-        shown: int = 50,
-        tally: Counter[tuple[tuple[str, ...], str]] | None = None,
-    ) -> None:
-        self.settings, self.lists, self.known, self.choice = settings, lists, known, choice
-        self.shard, self.shards = map(int, settings.shard.split('/'))
-        self.new, self.before = 0, Counter[str]()  # rows to do, the settled ones by reason
-        self.skipped, self.shown = 0, shown  # lines that are no rows; of how many of those to speak
-        self.control: Segment | None = None  # one that was done
-        self.notes = deque[Segment]()  # rows whose clips are there, or will be, for another list
-        self.shared = set[tuple[str, int]]()  # list and index, of rows whose clips have the id of AudioSet's
-        self.states = dict[bytes, str]()  # id -> why its clip is settled, for rows that share it
-        self.wanted = {split: bytearray() for split in lists}  # for each row 1, or 0: there is nothing to do
-        self.counts = {split: Counter[str]() for split in lists}  # rows to do ('new') and settled ones by reason
-        self.ended, self.announced = set[str](), False  # splits; whether the user knows the counts
-        self.tally = tally  # rows by classes and reason, if somebody asks
-        self.met, self.whole, self.reading = 0, False, self.read([iter(one) for one in lists.values()])
-        self.again = [iter(one) for one in lists.values()]  # for those who take the rows
-
-    def skip(self, message: str) -> None:
-        self.skipped += 1
-        if self.skipped <= self.shown:
-            say(message if self.skipped < self.shown else 'more rows are skipped; the table at the end counts them')
-
-    @property
-    def total(self) -> int:
-        return self.new + self.before.total()
-
-    def read(self, lists: list[Iterator[tuple[int, bytes]]]) -> Iterator[None]:
-        """Go through all lists, pausing every now and then."""
-        for (split, one), rows in zip(self.lists.items(), lists, strict=True):
-            for complaint in one.wrong:
-                self.skip(complaint)
-            former = Counter(self.before, new=self.new)
-            picked = (
-                self.choice.pick(classes_if_row(one, row) for _, row in one) if self.choice and self.choice.per_label else None
-            )
-            while batch := list(itertools.islice(rows, 1000)):
-                full = self.take(split, batch, picked)
-                self.counts[split] = Counter(self.before, new=self.new) - former + Counter(shared=self.counts[split]['shared'])
-                if full:
-                    return
-                yield
-            self.ended.add(split)
-
-    def take(self, split: str, batch: list[tuple[int, bytes]], picked: bytearray | None) -> bool:
-        """Go through some rows of a list; True if they are as many as the limit allows."""
-        one, known, asked, wanted = self.lists[split], self.known.settled, self.known.asked, self.wanted[split]
-        for (number, row), (key, reason) in zip(batch, self.look_up(split, batch), strict=True):
-            index = len(wanted)
-            if not reason:  # what is settled was a row before
-                key = self.examine(split, key, row, number)
-                reason = known.get(key) or reason
-            if key and self.choice and not (picked[index] if picked else self.choice.takes(classes_of(one, row))):
-                key = b''
-            if key and known.get(key) == '':  # the clip of an earlier list
-                self.share(split, row, index, key)
-                key = b''
-            ours = key and self.met % self.shards == self.shard
-            wanted.append(bool(ours and not reason))
-            if key:
-                known[key] = ''
-                self.met += 1
-                if asked and key[3:14] in asked:
-                    self.remember(split, row, key, reason)
-            if ours and reason:
-                if reason == ELSEWHERE or (reason == DONE and one.rows is not None):
-                    reason = DONE
-                    self.note(split, row, index)
-                self.before[reason] += 1
-                self.control = self.control or (self.known_good(split, row, index) if reason == DONE else None)
-            if ours and self.tally is not None:
-                self.tally[classes_of(one, row), reason or ''] += 1
-            self.new += wanted[-1]
-            if self.met == self.settings.limit:
-                return True
-        return False
-
-    def look_up(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
-        """Id and, of a settled row, why; for AudioSet's long lists without parsing: two million in no time."""
-        if self.lists[split].rows is not None:
-            return self.look_up_held(split, rows)
-        keys = [b'id_' + row[:11] for _, row in rows]
-        return zip(keys, map(self.known.settled.get, keys), strict=True)
-
-    def look_up_held(self, split: str, rows: list[tuple[int, bytes]]) -> Iterator[tuple[bytes, str | None]]:
-        """The same for a list whose clips may be AudioSet's, and whose videos may be known to be gone."""
-        known = self.known.settled
-        for index, (_, row) in enumerate(rows, len(self.wanted[split])):
-            segment = self.lists[split].parse(row, split, index)
-            video = segment.ytid.encode()
-            if split in STRONG:
-                self.known.times.setdefault(video, segment[1:3])
-            start, end = self.known.times.get(video, (math.inf, math.inf))
-            if abs(start - segment.start) < 0.001 and (abs(end - segment.end) < 0.001 or not self.lists[split].ends):
-                self.shared.add((split, index))
-            key = self.marked(segment).id.encode()
-            yield key, known.get(key, self.known.gone.get(video))
-
-    def remember(self, split: str, row: bytes, key: bytes, reason: str | None) -> None:
-        """Keep what others need to know that may share the clip."""
-        self.states[key] = DONE if reason == ELSEWHERE else reason or ''
-        if self.lists[split].rows is None:
-            with contextlib.suppress(ValueError, csv.Error):
-                self.known.times.setdefault(key[3:14], parse_row(row, split)[1:3])
-
-    def share(self, split: str, row: bytes, index: int, key: bytes) -> None:
-        """Count a row whose clip is an earlier list's."""
-        self.counts[split]['shared'] += 1
-        if self.tally is not None:
-            self.tally[classes_of(self.lists[split], row), self.states.get(key, '')] += 1
-        if not self.shard:  # once is enough
-            self.note(split, row, index)
-
-    def note(self, split: str, row: bytes, index: int) -> None:
-        """A clip that is there, or will be, is in this list, too."""
-        with contextlib.suppress(ValueError, csv.Error):  # of a line that only begins like a settled row
-            segment = self.segment(split, row, index)
-            start, _ = self.known.times.get(segment.ytid.encode(), segment[1:3])
-            same = segment.mark or abs(start - segment.start) < 0.001  # earlier versions knew a clip by its video alone
-            if same and f'{split} {segment.id}'.encode() not in self.known.noted:
-                self.notes.append(segment)
-
-    def segment(self, split: str, row: bytes, index: int) -> Segment:
-        """A row of a list, by the name under which its clip is, or will be, known."""
-        return self.marked(self.lists[split].parse(row, split, index))
-
-    def marked(self, segment: Segment) -> Segment:
-        """The same with its mark, unless it has the id of AudioSet's clip."""
-        if self.lists[segment.split].rows is None or (segment.split, segment.index) in self.shared:
-            return segment
-        start, end = round(segment.start * 1000), round(segment.end * 1000)  # ms
-        return segment._replace(mark=f'_{start}' if end - start == LENGTH * 1000 else f'_{start}_{end}')
-
-    def known_good(self, split: str, row: bytes, index: int) -> Segment | None:
-        """The segment of a row that was done."""
-        with contextlib.suppress(ValueError, csv.Error):
-            return self.segment(split, row, index)
-        return None
-
-    def examine(self, split: str, key: bytes, row: bytes, number: int) -> bytes:
-        """The id of a row that was not met yet; empty for any other line, after saying why."""
-        if self.lists[split].rows is not None:
-            return key
-        try:
-            key = identify(row, split)
-            if self.known.settled.get(key) == '':
-                raise ValueError(f'{key.decode()[3:]} is already a row')
-        except (ValueError, csv.Error) as error:
-            self.skip(f'{self.lists[split].path.name}, line {number}: skipped, {error}')
-            return b''
-        return key
-
-    def step(self) -> None:
-        """Read on a little."""
-        if next(self.reading, self) is self:
-            self.whole, self.known = True, self.known._replace(settled={})
-
-    def advance(self, seconds: float) -> None:
-        """Read on for so long, or to the end."""
-        until = time.monotonic() + seconds
-        while not self.whole and time.monotonic() < until:
-            self.step()
-
-    def find(self, split: str, index: int) -> int:
-        """The next row to do, from this one on; -1 if there is none."""
-        while (found := self.wanted[split].find(1, index)) < 0 and not (self.whole or split in self.ended):
-            index = len(self.wanted[split])
-            self.step()
-        return found
-
-    def rows(self) -> Iterator[Segment]:
-        """The rows to do, in the order of the lists; Oops if somebody changes those meanwhile."""
-        for split, rows in zip(self.wanted, self.again, strict=True):
-            at = 0
-            while (index := self.find(split, at)) >= 0:
-                try:
-                    _, row = next(itertools.islice(rows, index - at, None))
-                    segment = self.segment(split, row, index)
-                except (StopIteration, ValueError, csv.Error):
-                    raise Oops(f'{self.lists[split].path} has changed during the run; run the same command again') from None
-                yield segment
-                at = index + 1
-
-
-def replace_file(path: Path, parts: Iterable[bytes]) -> None:
-    """Write a file under another name and rename it, so that it is there whole or not at all."""
+@contextlib.contextmanager
+def replacing(path: Path, mode: str = 'w') -> Iterator[Any]:
+    """A file that is written under another name and renamed in the end, so that it is there whole or not at all."""
     made = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}')
+    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
     try:
-        with open(made, 'wb') as out:
-            out.writelines(parts)
+        with open(made, mode, **text) as out:
+            yield out
         os.replace(made, path)
     finally:
         made.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file under another name and rename it, so that it is there whole or not at all."""
+    with replacing(path, 'wb') as out:
+        out.write(content)
 
 
 def trusted_certificates() -> str:
@@ -849,12 +567,715 @@ def provide(path: Path, routes: Iterable[str]) -> None:
         except (OSError, http.client.HTTPException) as error:
             why = getattr(error, 'reason', error)
             continue
-        replace_file(path, [content])
+        replace_file(path, content)
         say(f'fetched {path.name}')
         return
     there = ', '.join(sorted(p.name for p in path.parent.glob('*.[ct]sv'))) or 'nothing'
     why = f'{address(path.name)} cannot be fetched ({why})'
     raise Oops(f'{path} is not there (but {there}), and {why}; put it there yourself')
+
+
+# ------------------------------------------------------------------------------------------------------------ ledger
+
+SCHEMA = """
+CREATE TABLE list (       -- a list that was read
+    id INTEGER PRIMARY KEY, name TEXT UNIQUE, rank INT,  -- AudioSet's come first
+    size INT, mtime_ns INT,                              -- of its file, as it was read
+    bytes INT, lines INT, rows INT, skipped INT,         -- what was read of it; lines that are no rows
+    whole INT);                                          -- 1: to its end
+CREATE TABLE tagset (     -- the classes of a row: MIDs and display names, JSON
+    id INTEGER PRIMARY KEY, tags TEXT, labels TEXT, UNIQUE (tags, labels));
+CREATE TABLE clip (       -- a video and its seconds
+    id INTEGER PRIMARY KEY, name TEXT, ytid TEXT, start_ms INT, end_ms INT,
+    status TEXT,                                         -- NULL: not yet; done, gone, failed
+    reason TEXT, message TEXT, settled REAL,             -- of what is not done; when, unix s
+    path TEXT, title TEXT, duration REAL, padded REAL, bytes INT, sha256 TEXT, format TEXT, language TEXT,
+    UNIQUE (ytid, start_ms, end_ms));
+CREATE TABLE asks (       -- a row of a list asks for a clip
+    list INT, position INT, clip INT, tagset INT, extra TEXT,  -- extra: events, captions, subset, JSON
+    PRIMARY KEY (list, position)) WITHOUT ROWID;
+CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);  -- who writes, what was written and learned
+CREATE INDEX asked ON asks (clip);
+CREATE INDEX left_over ON clip (id) WHERE status IS NULL OR status = 'failed';
+"""
+VERSION, APPLICATION = 1, 0x41534C31  # of the schema; of SQLite's header, 'ASL1'
+LATER_THAN = 'was written by a later version of this script; update it, or name another root'
+WHOLE_VIDEO = "status = 'gone' AND reason != 'too short'"  # what holds for every second of a video
+SETTLED = 'status, reason, message, settled, path, title, duration, padded, bytes, sha256, format, language'
+
+
+def ledger_path(settings: Settings, shard: str = '') -> Path:
+    """Where the ledger of this ext and shard is."""
+    tag = (shard or settings.shard).replace('/', '-of-')
+    return settings.wavs / (f'{settings.ext}.sqlite3' if tag == '0-of-1' else f'ledgers/{settings.ext}-{tag}.sqlite3')
+
+
+def find_ledgers(settings: Settings) -> list[Path]:
+    """All ledgers under the root, of every ext and shard, also those that other machines brought."""
+    return sorted([*settings.wavs.glob('*.sqlite3'), *settings.wavs.glob('ledgers/*.sqlite3')])
+
+
+def of_ext(path: Path, ext: str) -> bool:
+    return re.split(r'[-.]', path.name)[0] == ext
+
+
+def open_db(path: Path, write: bool) -> sqlite3.Connection:
+    """Open a ledger; Oops for what is none, is damaged or comes of a later version. Nothing is written to such a file."""
+    new = write and not (path.exists() and path.stat().st_size)
+    try:
+        db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={"rwc" if write else "ro"}', uri=True, isolation_level=None)
+        version, made_by = (db.execute(f'PRAGMA {name}').fetchone()[0] for name in ('user_version', 'application_id'))
+        require(new or made_by == APPLICATION, f'{path}: not a ledger of this script; move it away')
+        require(new or version <= VERSION, f'{path} {LATER_THAN}')
+        if write:
+            db.execute(f'PRAGMA cache_size = {-24_000}')  # KiB; the unique index is filled in no order
+        if new:
+            db.executescript(f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT')
+        db.execute('SELECT * FROM clip, asks, list, tagset, state LIMIT 1').fetchone()
+    except sqlite3.Error as error:
+        if is_full(error):
+            raise OSError(errno.ENOSPC, str(error)) from None
+        raise Oops(
+            f'{path}: {error}; move it away: clips in their places are taken in again, only titles and reasons are lost'
+        ) from None
+    return db
+
+
+def is_full(error: sqlite3.Error) -> bool:
+    return 'disk is full' in str(error) or 'disk I/O error' in str(error)
+
+
+def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
+    """Be the one writer of a ledger until the lock is released; Oops names who is. None where the file system has no locks."""
+    lock = filelock.FileLock(path.with_name(f'.{path.stem}.lock'), timeout=patience)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        who = 'another run'
+        with contextlib.suppress(Oops, OSError, sqlite3.Error, TypeError), contextlib.closing(open_db(path, write=False)) as db:
+            who = db.execute("SELECT value FROM state WHERE name = 'writer'").fetchone()[0]
+        raise Oops(f'{path} is in use by {who}; wait for it, or name another root') from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
+            raise
+        return None
+    return lock
+
+
+class Ledger:
+    """The one thing that remembers: what is asked for, what became of it. One writer; whoever reads need not wait."""
+
+    def __init__(self, settings: Settings, write: bool = True, path: Path | None = None) -> None:
+        self.path, self.settings, self.write = path or settings.ledger, settings, write
+        self.sharded = settings.shard != '0/1'
+        self.db = open_db(self.path, write)
+        self.tagsets: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}  # those met while reading
+        self.committed, self.changed = time.monotonic(), False
+        if write:
+            mode = 'DELETE' if self.sharded else 'WAL'  # WAL wants one host; shards may share a network file system
+            self.db.execute(f'PRAGMA journal_mode = {mode}')
+            self.db.execute('PRAGMA synchronous = NORMAL')
+            self.set('writer', f'process {os.getpid()} on {platform.node()}')
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(sqlite3.Error):  # a full disk
+            self.commit(at_once=True)
+        self.db.close()
+
+    def get(self, name: str) -> str:
+        found = self.db.execute('SELECT value FROM state WHERE name = ?', (name,)).fetchone()
+        return found[0] if found else ''
+
+    def set(self, name: str, value: str) -> None:
+        self.db.execute('INSERT OR REPLACE INTO state VALUES (?, ?)', (name, value))
+
+    def begin(self) -> None:
+        """Before anything is written: a transaction, and what was written out is out of date."""
+        if not self.db.in_transaction:
+            self.db.execute('BEGIN IMMEDIATE')
+        if not self.changed:
+            self.changed = True
+            self.set('written', '')
+
+    def commit(self, at_once: bool = False) -> None:
+        """A commit for each result; of shards one a second, for each syncs the disk."""
+        if self.db.in_transaction and (at_once or not self.sharded or time.monotonic() - self.committed > 1):
+            self.db.execute('COMMIT')
+            self.committed = time.monotonic()
+
+    def settle(self, result: Result) -> None:
+        """Write down what became of a clip, and with it what that says of the other seconds of its video."""
+        segment, made, now = result.segment, result.record, time.time()
+        why = (None, None) if result.verdict == DONE else (result.reason, result.message)
+        names = ('path', 'title', 'duration', 'padded', 'bytes', 'sha256', 'format_id', 'language')
+        told = [clean(made.get(name)) for name in names]
+        self.begin()
+        self.db.execute(
+            f'UPDATE clip SET ({SETTLED}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ?',
+            (result.status, *map(clean, why), now, *told, segment.clip),
+        )
+        others = 'ytid = ? AND id != ?'
+        if result.verdict == DONE:  # so the video is there after all
+            self.db.execute(f'UPDATE clip SET status = NULL WHERE {WHOLE_VIDEO} AND {others}', (segment.ytid, segment.clip))
+        elif result.verdict == GONE and result.reason != 'too short':
+            gone = "UPDATE clip SET status = 'gone', reason = ?, message = ?, settled = ?"
+            left = "(status IS NULL OR status = 'failed')"
+            self.db.execute(f'{gone} WHERE {left} AND {others}', (*map(clean, why), now, segment.ytid, segment.clip))
+        self.commit()
+
+    def reopen(self, where: str, *values: Any) -> None:
+        """Have clips fetched anew."""
+        self.begin()
+        empty = ', '.join(f'{name.strip()} = NULL' for name in SETTLED.split(','))
+        self.db.execute(f'UPDATE clip SET {empty} WHERE {where}', values)
+        self.commit()
+
+
+def clean(value: Any) -> Any:
+    """Without halves of characters, which SQLite refuses."""
+    return value.encode(errors='replace').decode() if isinstance(value, str) else value
+
+
+class Known(NamedTuple):
+    """A clip that the ledger has, and how a list asks for it, if it does."""
+
+    id: int
+    name: str
+    start: int
+    end: int
+    status: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    settled: float | None = None
+    asked: int | None = None  # position of the row
+
+
+class Reader:
+    """Reads lists into the ledger: bit by bit, from where it was; anew what has changed since."""
+
+    def __init__(
+        self, ledger: Ledger, lists: dict[str, tuple[Path, Form]], labels: dict[str, str], names: dict[str, str]
+    ) -> None:
+        self.ledger, self.lists, self.labels, self.names, self.shown = ledger, lists, labels, names, 0
+        self.unknown: set[str] = set()  # tags without a label, of which it was said
+        self.ids, self.lines = dict[str, int](), dict[str, Iterator[tuple[int, bytes, int]]]()
+        for split, (path, form) in lists.items():
+            self.ids[split] = self.register(split, path, form)
+
+    def register(self, split: str, path: Path, form: Form) -> int:
+        """The list's number; forgets what it asked for if its file is another one now."""
+        db, stat = self.ledger.db, path.stat()
+        known = db.execute('SELECT id, size, mtime_ns, whole, bytes, lines FROM list WHERE name = ?', (split,)).fetchone()
+        if known and known[1:3] == (stat.st_size, stat.st_mtime_ns) and (known[3] or not form.headed):
+            if not known[3]:
+                self.lines[split] = read_lines(path, form.headed, *known[4:])
+            return known[0]
+        self.ledger.begin()
+        if known:
+            db.execute('DELETE FROM asks WHERE list = ?', known[:1])
+        rank = (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
+        fresh = (split, rank, stat.st_size, stat.st_mtime_ns)
+        db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (split,))
+        db.execute(
+            'UPDATE list SET (name, rank, size, mtime_ns, bytes, lines, rows, skipped, whole) = (?, ?, ?, ?, 0, 0, 0, 0, 0) WHERE name = ?',
+            (*fresh, split),
+        )
+        self.ledger.commit(at_once=True)
+        self.lines[split] = itertools.islice(read_lines(path, form.headed), int(form.headed), None)
+        return db.execute('SELECT id FROM list WHERE name = ?', (split,)).fetchone()[0]
+
+    @property
+    def whole(self) -> bool:
+        return not self.lines
+
+    def skip(self, message: str) -> None:
+        self.shown += 1
+        if self.shown <= 50:
+            say(message if self.shown < 50 else 'more lines are no rows; the table at the end counts them')
+
+    def step(self, lines: int = 2000) -> None:
+        """Read on a little, in the first list that is not whole."""
+        for split in list(self.lines)[:1]:
+            path, _ = self.lists[split]
+            batch = list(itertools.islice(self.lines[split], lines))
+            self.ledger.begin()
+            self.take(split, path.name, batch)
+            if len(batch) < lines:
+                del self.lines[split]
+                self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
+            self.ledger.commit(at_once=True)
+
+    def finish(self, split: str = '') -> None:
+        """Read a list, or all, to the end."""
+        while split in self.lines or (not split and self.lines):
+            self.step(10_000)
+
+    def take(self, split: str, file: str, batch: list[tuple[int, bytes, int]]) -> None:
+        """Have some lines in the ledger: clips that nobody asked for yet, and what this list asks for."""
+        form, db, number_of = self.lists[split][1], self.ledger.db, self.ids[split]
+        rows, skipped = list[tuple[int, Row]](), 0
+        for number, line, _ in batch:
+            try:
+                rows.append((number, form.read(line, self.names)))
+            except (ValueError, csv.Error) as error:
+                skipped += 1
+                self.skip(f'{file}, line {number}: skipped, {error}')
+        known = self.look_up(number_of, {row.ytid for _, row in rows})
+        next_id = db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
+        position = db.execute('SELECT rows FROM list WHERE id = ?', (number_of,)).fetchone()[0]
+        clips, asks = list[tuple](), dict[int, tuple]()  # asks: clip -> position, tags, labels, more
+        for number, row in rows:
+            others = known.setdefault(row.ytid, [])
+            clip = next((other for other in others if same_seconds(row, other)), None)
+            if split in WEAK and not form.headed and any(other.asked is not None for other in others):
+                skipped += 1
+                self.skip(f'{file}, line {number}: skipped, {row.ytid} is already a row')
+                continue
+            if not clip:
+                clip = new_clip(next_id + len(clips), row, others, split in WEAK + STRONG)
+                clips.append((clip.id, clip.name, row.ytid, *clip[2:8]))
+                others.append(clip)
+            if clip.asked is None:
+                others[others.index(clip)] = clip._replace(asked=position)
+                asks[clip.id] = (position, row.tags, row.labels, row.more)
+                position += 1
+            else:
+                former = asks.get(clip.id) or self.read_ask(number_of, clip.asked)
+                asks[clip.id] = (clip.asked, *join_rows(former[1:], row))
+        db.executemany(
+            'INSERT INTO clip (id, name, ytid, start_ms, end_ms, status, reason, message, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+            clips,
+        )
+        db.executemany(
+            'INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)',
+            (
+                (number_of, at, clip, self.tagset(tags, labels), json.dumps(more, ensure_ascii=False) if more else None)
+                for clip, (at, tags, labels, more) in asks.items()
+            ),
+        )
+        end, last = (batch[-1][2], batch[-1][0]) if batch else (0, 0)
+        db.execute(
+            'UPDATE list SET bytes = max(bytes, ?), lines = max(lines, ?), rows = ?, skipped = skipped + ? WHERE id = ?',
+            (end, last, position, skipped, number_of),
+        )
+
+    def look_up(self, list_id: int, videos: set[str]) -> dict[str, list[Known]]:
+        """The clips that the ledger has of some videos, by these."""
+        columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
+        found = self.ledger.db.execute(
+            f'SELECT {columns}, (SELECT min(position) FROM asks WHERE clip = c.id AND list = ?) FROM json_each(?) v '
+            'JOIN clip c ON c.ytid = v.value',
+            (list_id, json.dumps(sorted(videos))),
+        )
+        known = defaultdict[str, list[Known]](list)
+        for ytid, *clip in found:
+            known[ytid].append(Known(*clip))
+        return known
+
+    def read_ask(self, list_id: int, position: int) -> tuple:
+        """Position, tags, labels and more of a row that was read before."""
+        found = self.ledger.db.execute(
+            'SELECT tags, labels, extra FROM asks JOIN tagset t ON t.id = tagset WHERE list = ? AND position = ?',
+            (list_id, position),
+        ).fetchone()
+        tags, labels, more = (json.loads(text or '{}') for text in found)
+        return position, tuple(tags), () if tags else tuple(labels), more
+
+    def tagset(self, tags: tuple[str, ...], labels: tuple[str, ...]) -> int:
+        """The number of a set of classes; says once of each tag that it has no label."""
+        if (known := self.ledger.tagsets.get((tags, labels))) is not None:
+            return known
+        for tag in set(tags) - self.labels.keys() - self.unknown:
+            self.unknown.add(tag)
+            say(f'{tag}: has no label in class_labels_indices.csv, kept as it is')
+        texts = [json.dumps(names, ensure_ascii=False) for names in (tags, labels or [self.labels.get(tag, tag) for tag in tags])]
+        db = self.ledger.db
+        db.execute('INSERT OR IGNORE INTO tagset (tags, labels) VALUES (?, ?)', texts)
+        found = db.execute('SELECT id FROM tagset WHERE (tags, labels) = (?, ?)', texts).fetchone()[0]
+        self.ledger.tagsets[tags, labels] = found
+        return found
+
+
+def same_seconds(row: Row, clip: Known) -> bool:
+    """Whether a row means a clip; one without an end means AudioSet's, however long that is."""
+    if row.end is None:
+        return row.start == clip.start and (clip.end - clip.start == 1000 * LENGTH or len(clip.name) == 14)
+    return (row.start, row.end) == (clip.start, clip.end)
+
+
+def new_clip(id: int, row: Row, others: list[Known], plain: bool) -> Known:
+    """A clip that nobody asked for yet. AudioSet's are named by their video alone; it is gone with its video."""
+    end = row.end if row.end is not None else row.start + round(1000 * LENGTH)
+    mark = f'_{row.start}' + (f'_{end}' if end - row.start != 1000 * LENGTH else '')
+    name = f'id_{row.ytid}' + ('' if plain and all(len(other.name) != 14 for other in others) else mark)
+    gone = [other for other in others if other.status == GONE and other.reason != 'too short']
+    there = any(other.status == DONE for other in others)
+    return Known(id, name, row.start, end, *(gone[0][4:8] if gone and not there else (None,) * 4))
+
+
+def join_rows(former: tuple, row: Row) -> tuple:
+    """Tags, labels and more of two rows of a list that ask for the same clip."""
+    tags, labels, more = former
+    joined = {**row.more, **more}
+    for name in ('captions', 'events'):
+        if name in joined:
+            both = [*more.get(name, ()), *row.more.get(name, ())]
+            joined[name] = list(distinct(both)) if name == 'captions' else both
+    return distinct([*tags, *row.tags]), distinct([*labels, *row.labels]), joined
+
+
+class Job:
+    """What the settings choose of the ledger's rows: a condition for queries over asks a, lists l and clips c."""
+
+    TABLES = 'asks a JOIN temp.run l ON l.id = a.list JOIN clip c ON c.id = a.clip'
+    TO_DO = "(c.status IS NULL OR c.status = 'failed')"
+
+    def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
+        self.reader, self.db, self.settings, self.choice, self.began = reader, reader.ledger.db, settings, choice, time.time()
+        self.given, self.classes = set[int](), dict[int, tuple[str, ...]]()  # clips on their way; tagset -> what it names
+        for table in ('run (id INTEGER PRIMARY KEY, rank INT)', 'wanted (id INTEGER PRIMARY KEY)', 'picked (list, position)'):
+            self.db.execute(f'CREATE TEMP TABLE {table}')
+        self.db.executemany('INSERT INTO run VALUES (?, ?)', ((id, rank) for rank, id in enumerate(reader.ids.values())))
+        share, shares = map(int, settings.shard.split('/'))
+        self.db.create_function('mine', 1, lambda ytid: zlib.crc32(ytid.encode()) % shares == share, deterministic=True)
+        self.where = self.choose()
+        above = f'b.clip = a.clip AND m.rank < l.rank{self.where.replace("a.", "b.")}'
+        self.shared = f'EXISTS (SELECT 1 FROM asks b JOIN temp.run m ON m.id = b.list WHERE {above})'
+        self.first = f' AND NOT {self.shared}' if len(reader.ids) > 1 else ''
+        self.where += self.cut() + (' AND mine(c.ytid)' if shares > 1 else '')
+
+    def choose(self) -> str:
+        """The condition on classes; for so many of each, all lists have to be read."""
+        if not (self.choice and self.choice.per_label):
+            return ' AND a.tagset IN temp.wanted' if self.choice else ''
+        self.reader.finish()
+        self.refresh()
+        for list_id in self.reader.ids.values():
+            rows = self.db.execute('SELECT position, tagset FROM asks WHERE list = ? ORDER BY position', (list_id,)).fetchall()
+            picked = self.choice.pick(self.classes[tagset] for _, tagset in rows)
+            kept = ((list_id, position) for position, _ in itertools.compress(rows, picked))
+            self.db.executemany('INSERT INTO picked VALUES (?, ?)', kept)
+        return ' AND (a.list, a.position) IN temp.picked'
+
+    def refresh(self) -> None:
+        """Learn the sets of classes that were read since, and which of them are wanted."""
+        known = max(self.classes, default=0)
+        for id, tags, labels in self.db.execute('SELECT id, tags, labels FROM tagset WHERE id > ?', (known,)).fetchall():
+            self.classes[id] = tuple(json.loads(tags) or json.loads(labels))
+            if self.choice and self.choice.takes(self.classes[id]):
+                self.db.execute('INSERT INTO wanted VALUES (?)', (id,))
+
+    def cut(self) -> str:
+        """The condition for the first so many clips; reads the rows that this takes."""
+        left = self.settings.limit or 0
+        for rank, (split, list_id) in enumerate(self.reader.ids.items() if left else []):
+            within = f'FROM {self.TABLES} WHERE l.id = {list_id}{self.where}{self.first}'
+            while True:
+                self.refresh()
+                last = self.db.execute(f'SELECT a.position {within} ORDER BY a.position LIMIT 1 OFFSET {left - 1}').fetchone()
+                if last:
+                    return f' AND (l.rank, a.position) <= ({rank}, {last[0]})'
+                if split not in self.reader.lines:
+                    break
+                self.reader.step()
+            left -= self.db.execute(f'SELECT count(*) {within}').fetchone()[0]
+        return ''
+
+    def reopen(self, reasons: list[str]) -> None:
+        """Have the rows that are gone for one of these reasons asked for once more."""
+        if reasons:
+            within = f"SELECT c.id FROM {self.TABLES} WHERE c.status = 'gone'{self.where}"
+            self.reader.ledger.reopen(f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})', json.dumps(reasons))
+
+    def rows(self) -> Iterator[Segment]:
+        """The rows to do, in the order of the lists, each once; reads on where that is needed."""
+        after, again = 0, not self.reader.whole  # what was asked for before its list changed may stand behind us
+        while True:
+            found = self.find(f'{self.TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)', after, self.began)
+            for segment in found:
+                if segment.clip not in self.given:
+                    self.given.add(segment.clip)
+                    yield segment
+            if found:
+                after = found[-1].clip
+            elif not self.reader.whole:
+                self.reader.step()
+            elif again:
+                after, again = 0, False
+            else:
+                return
+
+    def find(self, condition: str, *values: Any, most: int = 200) -> list[Segment]:
+        """Some of the chosen rows, by clip, as their first list has them."""
+        self.refresh()
+        columns = 'c.id, c.name, c.ytid, c.start_ms, c.end_ms, a.tagset, a.position, s.name'
+        tables = 'clip c CROSS JOIN asks a ON a.clip = c.id JOIN temp.run l ON l.id = a.list JOIN list s ON s.id = l.id'
+        query = f'SELECT {columns} FROM {tables} WHERE {condition}{self.where} ORDER BY c.id, l.rank LIMIT {most}'
+        segments = dict[int, Segment]()
+        for id, name, ytid, start, end, tagset, position, split in self.db.execute(query, values):
+            made = Segment(ytid, start / 1000, end / 1000, self.classes[tagset], split, position, clip=id, mark=name[14:])
+            segments.setdefault(id, made)
+        return list(segments.values())
+
+    def known_good(self) -> Segment | None:
+        """A row whose clip is there."""
+        return next(iter(self.find('c.status = ?', DONE, most=1)), None)
+
+    def counts(self, of: str = '') -> Counter[tuple[int, int, str | None, str | None]]:
+        """How many clips there are by list, tagset, status and reason; each is its first list's."""
+        columns = 'l.id, a.tagset, c.status, c.reason'
+        query = f'SELECT {columns}, count(*) FROM {self.TABLES} WHERE true{self.where}{of or self.first} GROUP BY {columns}'
+        self.refresh()
+        return Counter({tuple(key): n for *key, n in self.db.execute(query)})
+
+    @property
+    def skipped(self) -> int:
+        return self.db.execute('SELECT ifnull(sum(skipped), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
+
+    @property
+    def read(self) -> int:
+        """Rows that were read so far."""
+        return self.db.execute('SELECT ifnull(sum(rows), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
+
+
+# ---------------------------------------------------------------------------------------------- what others can load
+
+SPLIT_FOLDER = re.compile(  # as Hugging Face's datasets knows it; where there is one, it looks nowhere else
+    r'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
+)
+RECORDS = """
+SELECT c.id, c.name, json_quote(c.path), json_quote(c.title), c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, c.duration,
+    json_quote(c.format), json_quote(c.language), c.padded, l.name, t.tags, t.labels, a.extra
+FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
+WHERE c.status = 'done' ORDER BY c.id, l.rank, l.id, a.position"""
+MORE = ['language', 'padded', 'subset', 'events', 'captions', 'lists', 'also']  # fields of some records only
+
+
+def combine(rows: list[tuple]) -> tuple[str, str, str, dict[str, Any]]:
+    """Split, tags and labels (JSON) of a clip, and what else all its lists tell: the first one's come first, nothing else is
+    replaced. Of strong labels beside weak ones only the events count."""
+    split, tags, labels, extra = rows[0]
+    record: dict[str, Any] = json.loads(extra or '{}')
+    held = {'tags': json.loads(tags), 'labels': json.loads(labels)}
+    for name, other_tags, other_labels, other_extra in rows[1:]:
+        record.setdefault('lists', [split]).append(name)
+        told = json.loads(other_extra or '{}')
+        if name not in STRONG:
+            told |= {'tags': json.loads(other_tags), 'labels': json.loads(other_labels)}
+        for field, value in sorted(told.items()):
+            if field in ('events', 'captions') and not record.get(field):
+                record[field] = value
+                continue
+            values, ours = [value] if isinstance(value, str) else value, record.get(field) or held.get(field) or []
+            if any(item not in ours for item in values):
+                plain = [item if isinstance(item, str) else json.dumps(item) for item in values]
+                record.setdefault('also', []).append({'list': name, 'field': field, 'values': plain})
+    return split, tags, labels, record
+
+
+def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, str, set[str]]]:
+    """Name, path, record (JSON without its opening brace) and the fields of it that only some records have."""
+    for _, group in itertools.groupby(db.execute(RECORDS), key=lambda row: row[0]):
+        (_, name, path, title, ytid, start, end, duration, form, language, padded, *row), *others = group
+        split, tags, labels, more = combine([row, *(other[11:] for other in others)]) if others or row[3] else (*row[:3], {})
+        rest = '' if language == 'null' else f', "language": {language}'
+        rest += '' if padded is None else f', "padded": {padded}'
+        fields = {field for field in MORE if field in more or f'"{field}"' in rest}
+        if more:
+            rest += ', ' + json.dumps({field: more[field] for field in MORE if field in more}, ensure_ascii=False)[1:-1]
+        yield (
+            name,
+            json.loads(path),
+            (
+                f'"id": "{name}", "ext": "{ext}", "path": {path}, "title": {title}, '
+                f'"url": "https://www.youtube.com/watch?v={ytid}", "tags": {tags}, "labels": {labels}, "ytid": "{ytid}", '
+                f'"split": "{split}", "start": {start}, "end": {end}, "duration": {duration}, "format_id": {form}{rest}}}'
+            ),
+            fields | {f'{field}s' for field, value in (('tag', tags), ('label', labels)) if value != '[]'},
+        )
+
+
+class Listing:
+    """A metadata.jsonl as Hugging Face's audiofolder takes it. It takes the columns and their types from the first lines, so
+    there one of each comes first."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)  # the clips may be elsewhere
+        self.path, self.heads, self.lines, self.late = path, dict[str, str](), 0, False
+        self.made = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}-body')
+        self.body = open(self.made, 'w', encoding='utf-8', newline='\n')  # noqa: SIM115  # until `close`
+
+    def add(self, line: str, fields: set[str]) -> None:
+        self.lines += 1
+        for field in fields - self.heads.keys():
+            self.heads[field] = line
+            self.late = self.late or self.lines > 1000
+        self.body.write(line)
+
+    def close(self) -> None:
+        self.body.close()
+        heads = dict.fromkeys(self.heads.values()) if self.late else {}
+        if not heads:
+            return os.replace(self.made, self.path)
+        with replacing(self.path) as out, open(self.made, encoding='utf-8', newline='\n') as body:
+            out.writelines(heads)
+            out.writelines(line for line in body if line not in heads)
+        return self.made.unlink()
+
+
+def write_records(db: sqlite3.Connection, settings: Settings) -> int:
+    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there are."""
+    listings, count = dict[str, Listing](), 0
+    try:
+        with replacing(settings.metadata) as out:
+            out.write('{')
+            for name, path, record, fields in read_records(db, settings.ext):
+                out.write(f'{"," if count else ""}\n"{name}": {{{record}')
+                file = path.removeprefix('wavs/')
+                folder = found[0] if '/' in file and (found := SPLIT_FOLDER.match(file)) else ''
+                if folder not in listings:
+                    listings[folder] = Listing(settings.wavs / folder / 'metadata.jsonl')
+                quoted = json.dumps(file[len(folder) :], ensure_ascii=False)
+                listings[folder].add(f'{{"file_name": {quoted}, {record}\n', fields)
+                count += 1
+            out.write('\n}\n')
+        for listing in listings.values():
+            listing.close()
+    finally:
+        for listing in listings.values():
+            listing.body.close()
+            listing.made.unlink(missing_ok=True)
+    if listings and '' not in listings:
+        (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
+    return count
+
+
+def stamp(path: Path) -> str:
+    """Size and time of a file, '' for none: whether it is the one that was met before."""
+    with contextlib.suppress(OSError):
+        stat = path.stat()
+        return f'{stat.st_size} {stat.st_mtime_ns}'
+    return ''
+
+
+def merge_metadata(ledger: Ledger) -> str:
+    """The metadata and the listings, anew if anything has changed since they were made; says how many records there are."""
+    settings = ledger.settings
+    before = json.loads(ledger.get('written') or '{}')
+    if before.get('stamp') != stamp(settings.metadata) or not before:
+        ledger.commit(at_once=True)
+        before = {'records': write_records(ledger.db, settings), 'stamp': stamp(settings.metadata)}
+        if ledger.write:
+            ledger.set('written', json.dumps(before))
+            ledger.changed = False
+    return f'{before["records"]} records in {settings.metadata}'
+
+
+# ------------------------------------------------------------------------------------------------ one ledger of many
+
+
+def learn(ledger: Ledger, path: Path) -> None:
+    """Take over what another ledger knows to be settled; of another ext only what is gone. Nothing if it has not changed."""
+    name, same = f'learned {path.name}', of_ext(path, ledger.settings.ext)
+    if ledger.get(name) == stamp(path):
+        return
+    open_db(path, write=False).close()
+    db, statuses = ledger.db, "('done', 'gone')" if same else "('gone')"
+    db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
+    try:
+        ledger.begin()
+        columns = f'name, ytid, start_ms, end_ms, {SETTLED}'
+        told = ', '.join(f'{column.strip()} = excluded.{column.strip()}' for column in SETTLED.split(','))
+        db.execute(
+            f'INSERT INTO clip ({columns}) SELECT {columns} FROM other.clip WHERE status IN {statuses} '
+            f"ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {told} WHERE clip.status IS NULL OR clip.status = 'failed'"
+        )
+        ledger.set(name, stamp(path))
+        ledger.commit(at_once=True)
+    finally:
+        db.execute('DETACH other')
+
+
+def copy_lists(ledger: Ledger, path: Path) -> None:
+    """Take over the lists that another ledger has read and this one has not."""
+    db = ledger.db
+    db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
+    try:
+        ours = dict(db.execute('SELECT name, rows FROM list'))
+        for id, name, rows in db.execute('SELECT id, name, rows FROM other.list').fetchall():
+            if rows <= ours.get(name, -1):
+                continue
+            ledger.begin()
+            db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (name,))
+            mine = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
+            db.execute('DELETE FROM asks WHERE list = ?', (mine,))
+            columns = 'rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
+            db.execute(f'UPDATE list SET ({columns}) = (SELECT {columns} FROM other.list WHERE id = ?) WHERE id = ?', (id, mine))
+            db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
+            theirs = 'other.asks a JOIN other.clip c ON c.id = a.clip'
+            db.execute(
+                'INSERT OR IGNORE INTO clip (name, ytid, start_ms, end_ms) '
+                f'SELECT c.name, c.ytid, c.start_ms, c.end_ms FROM {theirs} WHERE a.list = ? ORDER BY a.position',
+                (id,),
+            )
+            db.execute(
+                f'INSERT INTO asks SELECT ?, a.position, m.id, n.id, a.extra FROM {theirs} '
+                'JOIN other.tagset t ON t.id = a.tagset JOIN tagset n ON (n.tags, n.labels) = (t.tags, t.labels) '
+                'JOIN clip m ON (m.ytid, m.start_ms, m.end_ms) = (c.ytid, c.start_ms, c.end_ms) WHERE a.list = ?',
+                (mine, id),
+            )
+            ledger.commit(at_once=True)
+    finally:
+        db.execute('DETACH other')
+
+
+def merge_ledgers(settings: Settings) -> str:
+    """The metadata of all ledgers of this ext, those of shards among them; beside a run, of what that has so far."""
+    paths = [path for path in find_ledgers(settings) if of_ext(path, settings.ext)]
+    require(paths, f'{settings.wavs} has no ledger of {settings.ext}: nothing to merge')
+    settings.ledger = ledger_path(settings, '0/1')
+    try:
+        lock = claim(settings.ledger)
+    except Oops:
+        with Ledger(settings, write=False) as ledger:
+            return merge_metadata(ledger)
+    with lock or contextlib.nullcontext(), Ledger(settings) as ledger:
+        for path in paths:
+            if path != ledger.path:
+                copy_lists(ledger, path)
+                learn(ledger, path)
+        return merge_metadata(ledger)
+
+
+def is_whole(settings: Settings, path: str, size: int, digest: str) -> bool:
+    """Whether a clip is, to the bit, as the ledger says."""
+    clip = settings.root / path
+    with contextlib.suppress(OSError):
+        return clip.stat().st_size == size and hashlib.sha256(clip.read_bytes()).hexdigest() == digest
+    return False
+
+
+def verify_clips(ledgers: list[Ledger]) -> None:
+    """Look at every clip; those that are not as recorded are to be fetched again."""
+    settings = ledgers[0].settings
+    clips = {
+        row[0]: row
+        for ledger in ledgers
+        for row in ledger.db.execute("SELECT path, bytes, sha256 FROM clip WHERE status = 'done'")
+    }
+    lost = [
+        path
+        for path, *row in tqdm(clips.values(), 'verifying', disable=not sys.stderr.isatty())
+        if not is_whole(settings, path, *row)
+    ]
+    for path in lost:
+        for ledger in ledgers:
+            ledger.reopen('path = ?', path)
+        (settings.root / path).unlink(missing_ok=True)
+    say(f'verified {len(clips)} clips: {len(lost)} missing or damaged')
 
 
 # ------------------------------------------------------------------------------------------------------------- fetch
@@ -1424,7 +1845,7 @@ class Worker:
         self.begin(task)
         segment, path = task.segment, place(self.settings, task.segment)
         there = self.there(segment, path) if task.keep else 0.0
-        if there and self.settings.adopt:
+        if there and not self.settings.pad:  # how much of it is silence nobody knows
             return self.done(path, path, {'title': '', 'format_id': ''}, there)
         made = self.scratch / path.name
         try:
@@ -1443,7 +1864,7 @@ class Worker:
                 shutil.rmtree(whole, ignore_errors=True)
 
     def there(self, segment: Segment, path: Path) -> float:
-        """Duration in s of a whole clip that is there without a line in the journal, else 0."""
+        """Duration in s of a whole clip that is there without being in the ledger, else 0."""
         duration = measure(path) if path.exists() else 0.0
         return duration if abs(duration - (segment.end - segment.start)) <= self.tolerance else 0.0
 
@@ -1451,7 +1872,7 @@ class Worker:
         known = {name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None}
         known['duration'] = round(duration, 3)
         place = {'path': path.relative_to(self.settings.root).as_posix(), 'ext': self.settings.ext}
-        record = {**place, **known, 'bytes': made.stat().st_size}
+        record = {**place, **known, 'bytes': made.stat().st_size, 'sha256': hashlib.sha256(made.read_bytes()).hexdigest()}
         return Result(self.task.segment, DONE, DONE, record=record, made='' if made == path else str(made))
 
 
@@ -1488,291 +1909,6 @@ def serve(tasks: Any, *args: Any) -> None:
         shutil.rmtree(worker.scratch, ignore_errors=True)
 
 
-# ---------------------------------------------------------------------------------------------------------- remember
-
-
-RECORD = ['id', 'ext', 'path', 'title', 'url', 'tags', 'labels', 'ytid', 'split', 'start', 'end', 'duration', 'format_id']
-MORE = ['language', 'padded', 'subset', 'events', 'captions', 'lists', 'also']  # of some records only
-LINE = re.compile(rb'(\{(?:"bytes": \d+, )?"status": "(\w+)", "id": "([\w-]+)", "(?:ext|reason)": "([\w .-]+)", .*\}\n)')
-Entry = tuple[bytes, bytes, bytes, bytes]  # a journal's line; in it the status, the id, the ext of a clip or why there is none
-
-
-def write_line(entry: dict[str, Any]) -> bytes:
-    """A line of JSON; a clip's ends with its record, so that the metadata can be made without parsing."""
-    if entry['status'] == DONE:
-        more = {name: entry[name] for name in MORE if name in entry}
-        entry = {'bytes': entry['bytes'], 'status': DONE, **{name: entry[name] for name in RECORD}, **more}
-    return json.dumps(entry, ensure_ascii=False).encode(errors='replace') + b'\n'
-
-
-def parse_line(line: bytes) -> Iterator[Entry]:
-    """The entry of a line of any JSON; none of a torn one: its row is simply not settled."""
-    for start in [0, *(found.start() for found in re.finditer(rb'(?<=.){"', line))]:  # a torn one may stand before it
-        with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
-            entry = json.loads(line[start:])
-            why = entry['ext' if entry['status'] == DONE else 'reason']
-            yield write_line(entry), entry['status'].encode(), entry['id'].encode(), why.encode()
-            return
-
-
-def read_journal(path: Path) -> Iterator[Entry]:
-    """A journal's entries, oldest first. Lines are known by their shape, many at a time: parsing two million takes too long."""
-    with open(path, 'rb') as file:
-        while text := file.read(1 << 16) + file.readline():
-            entries = LINE.findall(text) if b'\0' not in text else []
-            count = len(entries)  # of lines as we write them; within a text, the quotes would have backslashes
-            sound = text.count(b'\n') == text.count(b'"status": "') == count
-            yield from entries if sound else itertools.chain.from_iterable(map(parse_line, text.splitlines()))
-
-
-def find_journals(settings: Settings) -> list[Path]:
-    """All journals under the root: those of shards, also where other machines brought them, and that of an unsharded run."""
-    whole = settings.wavs / 'journal.jsonl'
-    return sorted((settings.wavs / 'journals').glob('*.jsonl')) + ([whole] if whole.exists() else [])
-
-
-def read_journals(settings: Settings) -> Iterator[Entry]:
-    return itertools.chain.from_iterable(map(read_journal, find_journals(settings)))
-
-
-def read_known(settings: Settings, lists: dict[str, List]) -> Known:
-    """What the journals tell of the rows: what is done, or why it is gone."""
-    known = Known({}, {one.video(row) for one in lists.values() if one.rows is not None for _, row in one}, {}, {}, set())
-    often, seldom, rarely = (f'"split": "{split}", "start": '.encode() for split in WEAK[::-1])
-    settled, asked, ours = known.settled, known.asked, settings.ext.encode()
-    for line, status, key, why in read_journals(settings):
-        if status == b'done':
-            weak = line.rfind(often) > 0 or line.rfind(seldom) > 0 or line.rfind(rarely) > 0  # it stands near the end
-            if why == ours:
-                settled[key] = DONE if weak or len(key) > 14 else ELSEWHERE
-            if (asked and key[3:14] in asked) or (not weak and settled.get(key) == ELSEWHERE):
-                known.learn(line, key)
-        elif status == b'gone' and settled.get(key) not in (DONE, ELSEWHERE):
-            settled[key] = sys.intern(why.decode())
-            if key[3:14] in asked and why != b'too short' and settled[key] not in settings.again:
-                known.gone[key[3:14]] = settled[key]
-        elif status == b'also':
-            known.noted.add(why + b' ' + key)
-    for split, _, key in (note.partition(b' ') for note in known.noted):
-        if split.decode() in WEAK and settled.get(key) == ELSEWHERE:
-            settled[key] = DONE
-    for key in [key for key, reason in settled.items() if reason in settings.again]:
-        del settled[key]
-    return known
-
-
-def lock(path: Path, shared: bool = False) -> Any:
-    """Have a journal to ourselves (or keep those away who want that) until this process ends; Oops names who has it."""
-    file = open(path.with_name(f'.{path.stem}.lock'), 'a+', encoding='utf-8')  # noqa: SIM115  # it is the lock while it is open
-    try:
-        if os.name == 'nt':
-            import msvcrt
-
-            file.seek(1 << 30)  # beyond the content, which others may read
-            if not shared:  # there is no such thing
-                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        file.seek(0)
-        raise Oops(f'{path} is in use by {file.read() or "another run"}; wait for it, or name another root') from None
-    except OSError:  # a file system without locks
-        pass
-    file.truncate(0)
-    file.write(f'process {os.getpid()} on {platform.node()}')
-    file.flush()
-    return file
-
-
-class Journal:
-    """The one writer of our journal: a line of JSON per settled row, flushed as it is written, synced now and then."""
-
-    SYNC = 5  # s
-
-    def __init__(self, path: Path, labels: dict[str, str]) -> None:
-        self.labels, self.unknown, self.synced, self.dirty = labels, set(), time.monotonic(), False
-        self.file = open(path, 'a+b', buffering=0)  # noqa: SIM115  # for the whole run
-        self.end = self.file.seek(0, os.SEEK_END)
-        while self.end and (self.file.seek(self.end - 1), self.file.read(1))[1] != b'\n':
-            self.end -= 1
-        self.file.truncate(self.end)  # a torn last line
-
-    def add(self, entry: dict[str, Any]) -> None:
-        """A line, whole or not at all; OSError where it cannot be written."""
-        line = write_line(entry)
-        try:
-            if self.file.write(line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.file.name)
-        except OSError:
-            self.file.truncate(self.end)
-            raise
-        self.end += len(line)
-        self.dirty = True
-
-    def sync(self, at_once: bool = False) -> None:
-        """Have the lines on the disk, if that is due."""
-        if self.dirty and (at_once or time.monotonic() - self.synced > self.SYNC):
-            os.fsync(self.file.fileno())
-            self.dirty, self.synced = False, time.monotonic()
-
-    def settle(self, result: Result) -> None:
-        """Write down what became of a row; for a clip, its metadata record."""
-        segment = result.segment
-        if result.verdict != DONE:
-            why = {'reason': result.reason, 'message': result.message}
-            return self.add({'status': result.status, 'id': segment.id, **why, 'split': segment.split})
-        row = {**segment._asdict(), 'id': segment.id, 'url': segment.url, **self.told(segment)}
-        return self.add({'status': DONE, **row, **result.record})
-
-    def told(self, segment: Segment) -> dict[str, Any]:
-        """What its list tells of a clip."""
-        for tag in set(segment.tags) - self.labels.keys() - self.unknown:
-            self.unknown.add(tag)
-            say(f'{tag}: has no label in class_labels_indices.csv, kept as it is (first in {segment.ytid})')
-        labels = [self.labels.get(tag, tag) for tag in segment.tags]
-        return {'tags': segment.tags, 'labels': labels, **json.loads(segment.more or '{}')}
-
-    def note(self, segment: Segment) -> None:
-        """Write down what another list tells of a clip; of strong labels the events, for they stand beside weak ones."""
-        told = self.told(segment)
-        told = {name: told[name] for name in (['events'] if segment.split in STRONG else told) if told[name]}
-        self.add({'status': 'also', 'id': segment.id, 'reason': segment.split, **told})
-
-    def note_all(self, segments: deque[Segment]) -> None:
-        while segments:
-            self.note(segments.popleft())
-
-
-def combine(line: bytes, notes: list[bytes]) -> bytes:
-    """A clip's line with what other lists tell of it: AudioSet's weak labels come first, nothing else is replaced."""
-    entry = json.loads(line)
-    for note in map(json.loads, dict.fromkeys(notes)):  # each once, though several shards may have it
-        split, told = note['reason'], {name: note[name] for name in note.keys() - {'status', 'id', 'reason'}}
-        if split == entry['split']:
-            continue
-        if split in WEAK:
-            entry.update(told, split=split, lists=[split, *entry.get('lists', [entry['split']])])
-            continue
-        entry.setdefault('lists', [entry['split']]).append(split)
-        for name, value in sorted(told.items()):
-            if name in ('events', 'captions') and not entry.get(name):
-                entry[name] = value
-                continue
-            values = [value] if isinstance(value, str) else value
-            if any(item not in entry.get(name, []) for item in values):
-                plain = [item if isinstance(item, str) else json.dumps(item) for item in values]
-                entry.setdefault('also', []).append({'list': split, 'field': name, 'values': plain})
-    return write_line(entry)
-
-
-SPLIT_FOLDER = re.compile(  # as Hugging Face's datasets knows it; where there is one, it looks nowhere else
-    rb'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
-)
-
-
-def list_files(settings: Settings) -> Iterator[tuple[bytes, bytes]]:
-    """The records again, as Hugging Face's audiofolder takes them: the folder of their list, and a line with the file first."""
-    record = re.compile(rb'^"[^"]+": \{(.{0,999}?"path": "wavs/([^"]+)".*\}),?\n', re.M)
-    with open(settings.metadata, 'rb') as file:
-        while text := file.read(1 << 16) + file.readline():
-            for rest, path in record.findall(text):
-                found = SPLIT_FOLDER.match(path) if b'/' in path else None
-                folder = found[0] if found else b''
-                yield folder, b'{"file_name": "%b", %b\n' % (path[len(folder) :], rest)
-
-
-def write_listings(settings: Settings) -> None:
-    """metadata.jsonl in wavs/, or in the folders that datasets takes for splits. It takes the columns and their types from
-    the first lines, so there one of each comes first."""
-    begins = {
-        'language': '"',
-        'padded': '',
-        'subset': '"',
-        'events': '[{',
-        'also': '[{',
-    }  # of a value that shows its type; else of texts
-    typed = [f'"{name}": {begins.get(name, "[" + chr(34))}'.encode() for name in ('tags', 'labels', *MORE)]
-    first: dict[bytes, dict[bytes, bytes]] = {}  # folder -> the first line that has a column
-    late = False
-
-    def in_order() -> Iterator[bytes]:
-        nonlocal late
-        for number, (folder, line) in enumerate(list_files(settings)):
-            found = first.setdefault(folder, {})
-            if len(found) < 2 or line.find(b'"format_id": ', -40) < 0:  # what only some records have stands behind it
-                new = {column: line for column in typed if column not in found and column in line}
-                found |= new
-                late = late or bool(new and number > 1000)
-            yield line
-
-    whole = settings.wavs / 'metadata.jsonl'
-    replace_file(whole, in_order())
-    if first.keys() == {b''} and not late:
-        return
-    for folder, found in first.items():
-        heads = set(found.values())
-        rest = (line for of, line in list_files(settings) if of == folder and line not in heads)
-        path = settings.wavs / os.fsdecode(folder) / 'metadata.jsonl'
-        path.parent.mkdir(parents=True, exist_ok=True)  # the clips may be elsewhere
-        replace_file(path, itertools.chain(sorted(heads), rest))
-    if b'' not in first:
-        whole.unlink()
-
-
-def merge_metadata(settings: Settings) -> str:
-    """Make audioset_metadata.json from all journals, an id and its record a line, and the audiofolder's; says how many."""
-    best: dict[bytes, bytes] = {}  # id -> the ext of the clip to take: ours, else the last one; empty once it is written
-    notes = defaultdict[bytes, list[bytes]](list)  # what other lists tell of an id
-    ours, records = settings.ext.encode(), 0
-    for line, status, key, ext in read_journals(settings):
-        if status == b'done' and best.get(key) != ours:
-            best[key] = ours if ext == ours else ext
-        elif status == b'also':
-            notes[key].append(line)
-
-    def lines() -> Iterator[bytes]:
-        nonlocal records
-        for line, status, key, ext in read_journals(settings):
-            if status == b'done' and best.get(key) == ext:  # None: it came meanwhile
-                best[key] = b''
-                line = combine(line, notes[key]) if key in notes else line
-                yield b'%b\n"%b": {%b' % (b',' if records else b'', key, line[line.index(b'"id"') : -1])
-                records += 1
-
-    replace_file(settings.metadata, itertools.chain([b'{'], lines(), [b'\n}\n']))
-    write_listings(settings)
-    return f'{records} records in {settings.metadata}'
-
-
-def is_whole(root: Path, known: dict[str, Any]) -> bool:
-    """Whether a clip is as its journal line says."""
-    path = root / known['path']
-    return (
-        path.exists()
-        and path.stat().st_size == known['bytes']
-        and abs(measure(path) - known.get('padded', known['duration'])) <= 0.01
-    )
-
-
-def verify_clips(settings: Settings) -> None:
-    """Look at every clip of this ext; those that are not as recorded lose their lines, so that they are fetched again."""
-    seen, ours = dict[bytes, str](), (b'done', settings.ext.encode())  # id -> the path of a clip that is lost, '' of a whole one
-    for line, status, key, ext in tqdm(read_journals(settings), 'verifying', disable=not sys.stderr.isatty()):
-        if (status, ext) == ours and key not in seen:
-            known = json.loads(line)
-            seen[key] = '' if is_whole(settings.root, known) else known['path']
-    lost = {key: path for key, path in seen.items() if path}
-    for journal in find_journals(settings) if lost else []:
-        entries = read_journal(journal)
-        kept = (line for line, status, key, ext in entries if key not in lost or (status != b'gone' and (status, ext) != ours))
-        replace_file(journal, kept)
-    for path in lost.values():
-        (settings.root / path).unlink(missing_ok=True)
-    say(f'verified {len(seen)} clips: {len(lost)} missing or damaged')
-
-
 # --------------------------------------------------------------------------------------------------------------- run
 
 
@@ -1780,34 +1916,36 @@ PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'
 
 
 class Progress:
-    """A bar over all rows of the run on a terminal, a plain line now and then elsewhere; counts by verdict and reason."""
+    """A bar over all rows of the run on a terminal, a plain line now and then elsewhere; counts by status and reason."""
 
     EVERY = 10  # s between plain lines
 
-    def __init__(self, survey: Survey) -> None:
-        self.survey, self.results = survey, Counter[tuple[str, str]]()
+    def __init__(self, job: Job) -> None:
+        self.job, self.results, self.before = job, Counter[tuple[str, str]](), Counter[tuple[str, str]]()
+        self.total, self.counted = job.read, False
         self.examples: dict[str, str] = {}
         self.spoke, self.followed, self.terminal = time.monotonic(), 0.0, sys.stderr.isatty()  # s
         shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
-        self.bar = tqdm(total=survey.total, initial=survey.before.total(), unit='clip', **shape)
+        self.bar = tqdm(total=self.total, unit='clip', **shape)
+
+    def look(self) -> None:
+        """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this run."""
+        self.counted, now = True, tally(self.job.counts())
+        self.total = now.total()
+        self.before = Counter({key: n for key, n in (now - self.results).items() if key[0] in (DONE, GONE)})
+        self.bar.n, self.bar.initial = self.bar.n + self.before.total(), self.before.total()
+        self.follow()
 
     def follow(self) -> None:
-        """Show the counts, and what the survey has found meanwhile."""
-        self.bar.set_postfix({verdict: self.count(verdict) for verdict in (DONE, GONE, FAILED)}, refresh=False)
-        found = self.survey.before.total() - self.bar.initial
-        self.bar.total, self.bar.n, self.bar.initial = self.survey.total, self.bar.n + found, self.bar.initial + found
+        """Show the counts."""
+        self.bar.set_postfix({status: self.count(status) for status in (DONE, GONE, FAILED)}, refresh=False)
+        self.bar.total = self.total if self.counted else self.job.read
 
-    @property
-    def counts(self) -> Counter[tuple[str, str]]:
-        """Rows by verdict and reason, those of earlier runs among them."""
-        before = {(DONE if reason == DONE else GONE, reason): n for reason, n in self.survey.before.items()}
-        return self.results + Counter(before)
-
-    def count(self, verdict: str) -> int:
-        return sum(n for (of, _), n in self.counts.items() if of == verdict)
+    def count(self, status: str) -> int:
+        return sum(n for (of, _), n in (self.before + self.results).items() if of == status)
 
     def update(self, result: Result) -> None:
-        self.results[result.status, result.reason] += 1
+        self.results[result.status, '' if result.verdict == DONE else result.reason] += 1
         self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
         self.bar.update()
         if not self.terminal and time.monotonic() - self.spoke > self.EVERY:
@@ -1826,21 +1964,30 @@ class Progress:
         if new and 'next' in weather and not self.terminal:
             say(str(self.bar))
 
-    def left(self) -> int:
-        """Rows that are not settled yet."""
-        return self.survey.total - self.count(DONE) - self.count(GONE)
-
-    def table(self) -> str:
-        """What became of the rows, by verdict and reason, with one example of each new reason."""
+    def table(self, counts: Counter[tuple[str, str]]) -> str:
+        """What became of the rows, by status and reason, with one example of each new reason."""
         lines = []
-        for verdict in (DONE, GONE, FAILED):
-            lines.append(f'{verdict:<16}{self.count(verdict):>9}')
-            for (of, reason), n in self.counts.most_common():
-                if of == verdict != DONE:
+        for status in (DONE, GONE, FAILED):
+            lines.append(f'{status:<16}{sum(n for (of, _), n in counts.items() if of == status):>9}')
+            for (of, reason), n in counts.most_common():
+                if of == status != DONE:
                     lines.append(f'  {reason:<14}{n:>9}  {self.examples.get(reason, "")[:110]}'.rstrip())
-        lines.append(f'{"not tried":<16}{self.survey.total - self.counts.total():>9}')
-        skipped = self.survey.skipped
+        lines.append(f'{"not tried":<16}{counts["", ""]:>9}')
+        skipped = self.job.skipped
         return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
+
+
+def tally(counts: Counter[tuple[int, int, str | None, str | None]]) -> Counter[tuple[str, str]]:
+    """The job's counts by status and reason alone; '' of what was not tried."""
+    found = Counter[tuple[str, str]]()
+    for (_, _, status, reason), n in counts.items():
+        found[status or '', reason or ''] += n
+    return found
+
+
+def rows_left(counts: Counter[tuple[str, str]]) -> int:
+    """Rows that are not settled yet."""
+    return sum(n for (status, _), n in counts.items() if status not in (DONE, GONE))
 
 
 def clock(at: float, now: float) -> str:
@@ -2210,7 +2357,8 @@ def clear_parts(settings: Settings) -> None:
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
     clips = ((settings.num_processes or processes_here()) + 2) * clip_size(settings)
-    needed = {settings.temps: clips, settings.wavs: clips, settings.root: 2.2 * settings.journal.stat().st_size}
+    metadata = 3 * settings.ledger.stat().st_size
+    needed = {settings.temps: clips, settings.wavs: clips, settings.root: metadata}
     for folder, size in needed.items():
         if (free := shutil.disk_usage(folder).free) < size:
             return f'only {free / 1e6:.1f} MB are free in {folder}; make room'
@@ -2254,10 +2402,10 @@ class Engine:
 Tick = Callable[[str], None]  # is told what holds the run up, if anything, again and again
 
 
-def download(settings: Settings, survey: Survey, settle: Callable[[Result], None], tick: Tick) -> str:
+def download(settings: Settings, job: Job, settle: Callable[[Result], None], tick: Tick) -> str:
     """Fetch the rows on this machine; returns why that stopped early, '' if it did not."""
     grace = math.inf
-    with Engine(settings, survey.rows(), settle, survey.control) as engine:
+    with Engine(settings, job.rows(), settle, job.known_good()) as engine:
         while not engine.traffic.over and time.monotonic() < grace:
             tick(engine.turn())
             if engine.traffic.stop and grace == math.inf:
@@ -2279,7 +2427,7 @@ class Runner:
         settings.give_up_after = 0  # the driver looks after that
         open_root(settings)
         open_routes(settings)
-        settings.journal.touch()
+        settings.ledger.touch()
         self.settings, self.done, self.size = settings, [], 0
         self.engine = Engine(settings, iter(()), self.settle, None)
 
@@ -2332,9 +2480,9 @@ class Cluster:
 
     LOOK, ENOUGH, AHEAD = 5, 4, 2  # s between looks for nodes; failures in a row; exchanges that a runner may be ahead of us
 
-    def __init__(self, settings: Settings, survey: Survey) -> None:
-        self.ray, self.settings, self.control = connect(), settings, survey.control
-        self.rows, self.returned = survey.rows(), deque[Segment]()
+    def __init__(self, settings: Settings, job: Job) -> None:
+        self.ray, self.settings, self.control = connect(), settings, job.known_good()
+        self.rows, self.returned = job.rows(), deque[Segment]()
         self.nodes: dict[str, Node] = {}
         self.calls: dict[Any, Node] = {}  # exchanges that go on
         self.looked, self.stop, self.why = -math.inf, '', ''  # why: the last node was lost
@@ -2511,9 +2659,9 @@ def receive(settings: Settings, result: Result, clip: bytes) -> Result:
     return result._replace(made=str(made))
 
 
-def download_on_ray(settings: Settings, survey: Survey, settle: Callable[[Result], None], tick: Tick) -> str:
+def download_on_ray(settings: Settings, job: Job, settle: Callable[[Result], None], tick: Tick) -> str:
     """Fetch the rows on all nodes of a Ray cluster; returns why that stopped early, '' if it did not."""
-    cluster = Cluster(settings, survey)
+    cluster = Cluster(settings, job)
     settings.parts.mkdir(parents=True, exist_ok=True)
     try:
         while not cluster.over:
@@ -2549,11 +2697,6 @@ def number_or_json(text: str) -> Any:
         return json.loads('null' if text.lower() == 'none' else text)
     except ValueError:
         raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor JSON') from None
-
-
-def require(holds: Any, message: str) -> None:
-    if not holds:
-        raise Oops(message)
 
 
 def read_flag(kind: str) -> dict[str, Any]:
@@ -2604,7 +2747,7 @@ def check_name(name: str, splits: list[str]) -> None:
         raise Oops(f'{wrong}: {error} is none of {", ".join(sample)}') from None
     except (ValueError, TypeError, IndexError, AttributeError) as error:
         raise Oops(f'{wrong}: {error}; write fields like {{ytid}}, of {", ".join(sample)}') from None
-    require(levels[0] != 'journals', f'{wrong}: wavs/journals is taken')
+    require(levels[0] != 'ledgers', f'{wrong}: wavs/ledgers is taken')
     require(not name.endswith(tuple(f'.{ext}' for ext in ENCODE)), f'{wrong}: leave the extension away, it comes by itself')
     for level in levels:
         require(level, f'{wrong}: is empty between, before or after its /')
@@ -2707,15 +2850,15 @@ def open_root(settings: Settings) -> None:
     """Add the paths to the settings; make the folders where they are missing; Oops if they cannot be written."""
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
-    tag = settings.shard.replace('/', '-of-')
-    settings.journal = settings.wavs / ('journal.jsonl' if tag == '0-of-1' else f'journals/{tag}.jsonl')
+    settings.ledger, tag = ledger_path(settings), f'{settings.ext}-{settings.shard.replace("/", "-of-")}'
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}-'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     settings.cookie_path = root / Path(settings.cookie_path).expanduser()
     try:
-        for folder in (settings.csvs, settings.wavs, settings.temps, settings.journal.parent):
+        for folder in (settings.wavs, settings.temps, settings.ledger.parent):
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
+        settings.csvs.mkdir(exist_ok=True)  # it may be read-only, as long as all lists are there
     except OSError as error:
         if judge(str(error))[0] == 'system' and not isinstance(error, PermissionError):  # full: that may pass
             raise
@@ -2781,19 +2924,21 @@ def find_ffmpeg(settings: Settings) -> set[str]:
     return has
 
 
-def announce(settings: Settings, survey: Survey) -> None:
+def announce(settings: Settings, bar: Progress) -> None:
     """What there is to do, and whether the disk has room for it."""
-    left, survey.announced = survey.total - survey.before.total(), True
-    counts = f'{survey.total} rows, {survey.before.total()} settled ({survey.before[DONE]} done), {left} to do'
-    share = f' (shard {settings.shard})' if survey.shards > 1 else ''
+    settled, done = bar.before.total(), sum(n for (status, _), n in bar.before.items() if status == DONE)
+    left = bar.total - settled
+    counts = f'{bar.total} rows, {settled} settled ({done} done), {left} to do'
+    share = f' (shard {settings.shard})' if settings.shard != '0/1' else ''
     say(f'{", ".join(settings.splits)}{share}: {counts}, {settings.ext} in {settings.wavs}')
     need, free = left * clip_size(settings), shutil.disk_usage(settings.wavs).free
     if free < need:
         say(f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full')
 
 
-def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progress) -> str:
+def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
     """Download the rows that are not settled; returns why it stopped early, or ''."""
+    ledger = job.reader.ledger
 
     def settle(result: Result) -> None:
         if result.reason == 'unexpected' and not bar.results[FAILED, 'unexpected']:
@@ -2802,70 +2947,81 @@ def fetch_rows(settings: Settings, survey: Survey, journal: Journal, bar: Progre
             path = settings.root / result.record['path']
             path.parent.mkdir(parents=True, exist_ok=True)
             os.replace(result.made, path)
-        journal.settle(result)
+        ledger.settle(result)
+        job.given.discard(result.segment.clip)
         bar.update(result)
 
     def tick(weather: str) -> None:
-        if not survey.whole:
-            survey.advance(0.05)
-        journal.note_all(survey.notes)
-        if survey.whole and not survey.announced:
-            announce(settings, survey)
+        if not job.reader.whole and not settings.limit:
+            job.reader.step()
+        elif not bar.counted:
+            bar.look()
+            announce(settings, bar)
         bar.tell(weather)
-        journal.sync()
+        ledger.commit()
 
     try:
-        return (download_on_ray if settings.engine == 'ray' else download)(settings, survey, settle, tick)
-    except OSError as error:  # the journal or a clip's place cannot be written
+        return (download_on_ray if settings.engine == 'ray' else download)(settings, job, settle, tick)
+    except (OSError, sqlite3.Error) as error:  # the ledger or a clip's place cannot be written
         return f'{error}; mend that'
-    finally:
-        journal.sync(at_once=True)
 
 
-class Asked(NamedTuple):
-    """What the user asks for."""
-
-    labels: dict[str, str]  # tag -> label
-    lists: dict[str, List]
-    choice: Choice | None
-
-    def survey(self, settings: Settings, **options: Any) -> Survey:
-        survey = Survey(settings, self.lists, read_known(settings, self.lists), self.choice, **options)
-        while not (survey.new or survey.whole):
-            survey.step()
-        why = (
-            ' that labels, exclude and per_label leave' if self.choice else '; a list of AudioSet that is deleted is fetched anew'
-        )
-        require(survey.met, f'{", ".join(settings.splits)}: not one usable row{why}')
-        return survey
-
-
-def read_lists(settings: Settings) -> Asked:
-    """The lists and what belongs to them, fetched where they are missing."""
-    for split in settings.splits:
+def open_lists(settings: Settings, ledger: Ledger) -> tuple[Reader, dict[str, str]]:
+    """The lists and what belongs to them, fetched where they are missing; AudioSet's come first. And tag -> label."""
+    order = sorted(settings.splits, key=lambda split: (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9)
+    for split in order:
         provide(list_path(settings, split), settings.routes)
-    strong = any('clip' in recognise(list_path(settings, split)).columns for split in settings.splits)
-    ontology = (settings.labels or settings.exclude) and settings.descendants
-    others = ['mid_to_display_name.tsv'] * strong + ['ontology.json'] * bool(ontology)
-    for path in [settings.csvs / name for name in ('class_labels_indices.csv', *others)]:
-        provide(path, settings.routes)
+    lists = {split: (path := list_path(settings, split), recognise(path)) for split in order}
+    strong = any('clip' in form.columns for _, form in lists.values())
+    for name in ['class_labels_indices.csv', *['mid_to_display_name.tsv'] * strong]:
+        provide(settings.csvs / name, settings.routes)
     names = read_names(settings.csvs / 'mid_to_display_name.tsv') if strong else {}
     labels = {**names, **read_labels(settings.csvs / 'class_labels_indices.csv')}
-    lists = open_lists(settings, names)
-    return Asked(labels, lists, make_choice(settings, lists, labels))
+    reader = Reader(ledger, lists, labels, names)
+    for split in order:
+        if split not in WEAK:
+            reader.finish(split)
+    return reader, labels
 
 
-def plan(settings: Settings, asked: Asked) -> str:
+def make_choice(settings: Settings, reader: Reader, labels: dict[str, str]) -> Choice | None:
+    """What the settings choose; None: everything."""
+    if not (settings.labels or settings.exclude or settings.per_label):
+        return None
+    names, below = labels, {}
+    if (settings.labels or settings.exclude) and settings.descendants:
+        provide(settings.csvs / 'ontology.json', settings.routes)
+        theirs, below = read_ontology(settings.csvs / 'ontology.json')
+        names = {**theirs, **labels}
+    own = reader.ledger.db.execute("SELECT DISTINCT labels FROM tagset WHERE tags = '[]'")
+    known = {name.casefold() for (texts,) in own for name in json.loads(texts)}
+    wanted, unwanted = (find_classes(of, names, below, known) for of in (settings.labels, settings.exclude))
+    return Choice(wanted, unwanted, settings.per_label, settings.seed)
+
+
+def open_job(settings: Settings, ledger: Ledger) -> tuple[Job, dict[str, str]]:
+    """What the user asks for, and tag -> label."""
+    reader, labels = open_lists(settings, ledger)
+    job = Job(reader, settings, make_choice(settings, reader, labels))
+    while not job.find('true', most=1) and not reader.whole:
+        reader.step()
+    why = ' that labels, exclude and per_label leave' if job.choice else '; a list of AudioSet that is deleted is fetched anew'
+    require(job.find('true', most=1) or settings.shard != '0/1', f'{", ".join(settings.splits)}: not one usable row{why}')
+    return job, labels
+
+
+def plan(settings: Settings, job: Job) -> str:
     """What a run would do, by list."""
-    survey = asked.survey(settings)
-    survey.advance(math.inf)
     lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}{"shared":>10}  with the lists above']
-    for split, counts in survey.counts.items():
-        new, shared, done = counts['new'], counts['shared'], counts[DONE]
-        settled = counts.total() - new - shared
-        lines.append(f'{split:<20}{counts.total():>10}{settled:>10}{done:>10}{new:>10}{shared:>10}')
-    size = survey.new * clip_size(settings) / 1e6
-    return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {settings.ext}; {survey.skipped} lines are no rows'])
+    own, shared = job.counts(), job.counts(f' AND {job.shared}')
+    for split, id in job.reader.ids.items():
+        found = tally(Counter({key: n for key, n in own.items() if key[0] == id}))
+        again = sum(n for key, n in shared.items() if key[0] == id)
+        left, done = rows_left(found), found[DONE, '']
+        total = found.total()
+        lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
+    size = rows_left(tally(own)) * clip_size(settings) / 1e6
+    return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {settings.ext}; {job.skipped} lines are no rows'])
 
 
 class Coverage(NamedTuple):
@@ -2883,19 +3039,17 @@ class Coverage(NamedTuple):
         return sum(self.gone.values()) / self.rows
 
 
-def cover(settings: Settings, asked: Asked) -> list[Coverage]:
+def cover(job: Job, labels: dict[str, str], counts: Counter[tuple[int, int, str | None, str | None]]) -> list[Coverage]:
     """What the clips cover of each class, by the share that is lost for good."""
-    survey = asked.survey(settings, shown=0, tally=Counter())
-    survey.advance(math.inf)
     classes = defaultdict[str, Counter[str]](Counter)
-    for (names, reason), count in survey.tally.items():
-        for name in names:
-            classes[name][reason] += count
+    for (_, tagset, status, reason), count in counts.items():
+        for name in job.classes[tagset]:
+            classes[name][DONE if status == DONE else reason if status == GONE else ''] += count
     made = []
-    for name, counts in classes.items():
-        gone = {reason: n for reason, n in counts.most_common() if reason not in ('', DONE)}
-        label = asked.labels.get(name, name)
-        made.append(Coverage(name if name in asked.labels else '', label, counts.total(), counts[DONE], counts[''], gone))
+    for name, found in classes.items():
+        gone = {reason: n for reason, n in found.most_common() if reason not in ('', DONE)}
+        label = labels.get(name, name)
+        made.append(Coverage(name if name in labels else '', label, found.total(), found[DONE], found[''], gone))
     return sorted(made, key=lambda one: (-one.lost, -one.rows, one.label))
 
 
@@ -2922,12 +3076,20 @@ def save_coverage(path: Path, table: list[Coverage]) -> None:
 
 
 def look(settings: Settings) -> int:
-    """--dry-run and --report: say how things stand, and do nothing."""
-    asked = read_lists(settings)
-    if settings.dry_run:
-        print(plan(settings, asked))
-        return 0
-    table = cover(settings, asked)
+    """--dry-run and --report: say how things stand, and do nothing. Beside a run, of what that has read so far."""
+    try:
+        lock, free = claim(settings.ledger), True
+    except Oops as busy:
+        say(f'{busy}'.partition(';')[0] + ': as far as that is')
+        lock, free = None, False
+    with lock or contextlib.nullcontext(), Ledger(settings, write=free) as ledger:
+        job, labels = open_job(settings, ledger)
+        if not settings.limit:
+            job.reader.finish()
+        if settings.dry_run:
+            print(plan(settings, job))
+            return 0
+        table = cover(job, labels, job.counts())
     if settings.report:
         save_coverage(Path(settings.report), table)
     print(f'{len(table)} classes in {settings.report}' if settings.report else show_coverage(table))
@@ -2936,68 +3098,78 @@ def look(settings: Settings) -> int:
     return 0
 
 
-def settle_rows(settings: Settings, asked: Asked) -> int:
+def settle_rows(settings: Settings, ledger: Ledger) -> int:
     """Find out what is to be done, and do it; returns how many rows are left."""
-    known = sum(path.stat().st_size for path in find_journals(settings))  # bytes
-    settings.adopt = not known and not settings.pad  # clips: they lost their journal; silence would count as theirs
-    if known > 20e6 and settings.engine == 'multiprocessing':
-        prepare_workers()  # while we read
-    journal, survey, stop = Journal(settings.journal, asked.labels), asked.survey(settings), ''
-    survey.advance(1)
-    if survey.whole:
-        announce(settings, survey)
-    progress = Progress(survey)
-    with progress.bar:
-        if survey.new:
-            stop = fetch_rows(settings, survey, journal, progress)
-        survey.advance(math.inf)
-        journal.note_all(survey.notes)
-        progress.follow()
-    say(progress.table())
-    table = cover(settings, asked) if progress.results else []
+    job, labels = open_job(settings, ledger)
+    job.reopen(settings.again)
+    bar, stop = Progress(job), ''
+    if job.reader.whole or settings.limit:
+        bar.look()
+        announce(settings, bar)
+    with bar.bar:
+        if not bar.counted or bar.total > bar.before.total():
+            stop = fetch_rows(settings, job, bar)
+        if not settings.limit and not stop:
+            job.reader.finish()
+        if not bar.counted:
+            bar.look()
+            announce(settings, bar)
+        bar.follow()
+    found = job.counts()
+    counts = tally(found)
+    say(bar.table(counts))
+    table = cover(job, labels, found) if bar.results else []
     if table and table[0].gone:
         say(f'\n{show_coverage(table, 10)}\n')
     if stop:
-        left = f'{progress.left()} rows are left, which need about {progress.left() * clip_size(settings) / 1e9:.2f} GB'
+        left = f'{rows_left(counts)} rows are left, which need about {rows_left(counts) * clip_size(settings) / 1e9:.2f} GB'
         print(f'stopped: {stop}; {left}; run the same command again', file=sys.stderr)
-    return progress.left()
+    return rows_left(counts)
 
 
-def claim_journals(settings: Settings, sharded: bool, held: contextlib.ExitStack) -> None:
-    """Our journal is ours for the run; without shards, and for verifying, so are all others."""
-    unsharded = settings.wavs / 'journal.jsonl'
-    held.enter_context(lock(settings.journal))
+def claim_ledgers(settings: Settings, held: contextlib.ExitStack) -> Ledger:
+    """Our ledger is ours for the run; without shards, and for verifying, so are all others of this ext."""
+    sharded, unsharded = settings.shard != '0/1', ledger_path(settings, '0/1')
+    if lock := claim(settings.ledger):
+        held.enter_context(lock)
+    others = [path for path in find_ledgers(settings) if of_ext(path, settings.ext) and path != settings.ledger]
     with contextlib.ExitStack() as lent:
-        if settings.verify or not sharded:
-            for path in sorted({unsharded, *find_journals(settings)} - {settings.journal}):
-                (lent if sharded else held).enter_context(lock(path))
+        for path in others if settings.verify or not sharded else [unsharded]:
+            if lock := claim(path, patience=2):  # another shard may look at the same moment
+                (lent if sharded else held).enter_context(lock)
+        ledger = held.enter_context(Ledger(settings))
+        for path in find_ledgers(settings):
+            if path != settings.ledger:
+                learn(ledger, path)
         if settings.verify:
-            verify_clips(settings)
-    if sharded:
-        held.enter_context(lock(unsharded, shared=True))
+            with contextlib.ExitStack() as opened:
+                verify_clips([ledger, *(opened.enter_context(Ledger(settings, path=path)) for path in others)])
+    return ledger
 
 
 def run(settings: Settings) -> int:
     """The job: lists, cookies and locks, then all rows, then the metadata. Returns the exit status."""
-    asked = read_lists(settings)
     check_ydl_opts(settings)
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
     sharded = settings.shard != '0/1'
     with contextlib.ExitStack() as held:
-        claim_journals(settings, sharded, held)
-        mine = settings.run_prefix if sharded else settings.run_prefix.removesuffix('0-of-1-')
-        for left in [*settings.temps.glob(f'{mine}*'), settings.parts if sharded else settings.parts.parent]:
+        ledger = claim_ledgers(settings, held)
+        for left in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:
             shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
-        left = settle_rows(settings, asked)
-    say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(settings))
+        try:
+            left = settle_rows(settings, ledger)
+        except KeyboardInterrupt:
+            print(f'\ninterrupted; {interrupted(ledger)}; the same command goes on', file=sys.stderr)
+            return 130
+        say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(ledger))
     return 1 if left else 0
 
 
-def interrupted(settings: Settings) -> str:
-    """Merge what is there, unless there is so much of it that Ctrl-C would seem to hang."""
-    if settings.shard == '0/1' and sum(path.stat().st_size for path in find_journals(settings)) < 200e6:  # bytes; two seconds
-        return merge_metadata(settings)
+def interrupted(ledger: Ledger) -> str:
+    """The metadata of what is there, unless there is so much of it that Ctrl-C would seem to hang."""
+    if not ledger.sharded and ledger.path.stat().st_size < 150e6:  # bytes; two seconds
+        return merge_metadata(ledger)
     return 'python download.py --merge makes the metadata of what is there'
 
 
@@ -3014,18 +3186,14 @@ def main(argv: list[str] | None = None) -> int:
         open_routes(settings)
         if settings.dry_run or settings.report is not None:
             return look(settings)
-        try:
-            if not settings.merge:
-                return run(settings)
-            require(find_journals(settings), f'{settings.wavs} has no journal: nothing to merge')
-            print(merge_metadata(settings))
+        if settings.merge:
+            print(merge_ledgers(settings))
             return 0
-        except KeyboardInterrupt:
-            print(f'\ninterrupted; {interrupted(settings)}; the same command goes on', file=sys.stderr)
+        return run(settings)
     except Oops as error:
         print(f'download.py: {hide(str(error))}', file=sys.stderr)
         return 2
-    except OSError as error:  # the journal or the metadata cannot be written
+    except (OSError, sqlite3.Error) as error:  # the ledger or the metadata cannot be written
         print(f'download.py: {error}; mend that, then run the same command again', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -64,14 +65,27 @@ class Program:
     def metadata(self) -> dict[str, dict]:
         return json.loads((self.root / 'audioset_metadata.json').read_text(encoding='utf-8'))
 
+    def ask(self, query: str, ledger: str = 'm4a') -> list[tuple]:
+        """What the ledger answers to a query."""
+        path = self.root / 'wavs' / f'{ledger}.sqlite3'
+        with contextlib.closing(sqlite3.connect(f'{path.as_uri()}?mode=ro', uri=True)) as db:
+            return db.execute(query).fetchall()
+
     @property
-    def journal(self) -> list[dict]:
-        return [json.loads(line) for line in (self.root / 'wavs' / 'journal.jsonl').read_text(encoding='utf-8').splitlines()]
+    def settled(self) -> list[tuple]:
+        """Name, status, reason and message of what is settled, in all ledgers of the root."""
+        query = 'SELECT name, status, ifnull(reason, \'\'), message FROM clip WHERE status IS NOT NULL ORDER BY id'
+        paths = sorted((self.root / 'wavs').glob('**/*.sqlite3'))
+        return [row for path in paths for row in self.ask(query, path.relative_to(self.root / 'wavs').as_posix()[:-8])]
 
     @property
     def reasons(self) -> dict[str, tuple[str, str]]:
-        """Id -> status and reason of its last journal line."""
-        return {entry['id'][3:]: (entry['status'], entry.get('reason', '')) for entry in self.journal}
+        """Id -> status and reason."""
+        return {name[3:]: (status, reason) for name, status, reason, _ in self.settled}
+
+    def lose_ledgers(self) -> None:
+        for path in (self.root / 'wavs').glob('**/*.sqlite3*'):
+            path.unlink()
 
     def clips(self) -> list[pathlib.Path]:
         return sorted((self.root / 'wavs').glob('id_*'))

@@ -171,9 +171,9 @@ def test_other_lists_share_the_clips_of_audioset(program: Program, at_once: bool
     assert records[f'id_{A}']['lists'] == ['eval', 'audiocaps_val']
     assert 'captions' not in records[f'id_{B}']
     assert program.site.counts['player'] == 4
-    lines = len(program.journal)
+    lines = len(program.settled)
     assert '0 to do' in program.run('--splits', 'audiocaps_val', 'eval').stdout
-    assert (len(program.journal), program.metadata, program.site.counts['player']) == (lines, records, 4)
+    assert (len(program.settled), program.metadata, program.site.counts['player']) == (lines, records, 4)
 
 
 def test_a_clip_of_other_seconds_is_another_clip(program: Program) -> None:
@@ -288,9 +288,9 @@ def test_weak_and_strong_labels_share_clips_in_whatever_order(program: Program, 
     assert (record['events'], record['tags'], record['split']) == (EVENTS, ['/m/068hy'], 'eval')
     assert record['labels'] == ['Domestic animals, pets']
     assert program.site.counts['player'] == len(program.metadata) == 2
-    lines = len(program.journal)
+    lines = len(program.settled)
     program.run('--splits', 'eval_strong', 'eval')
-    assert len(program.journal) == lines, 'everything is noted'
+    assert len(program.settled) == lines, 'everything is noted'
 
 
 # --------------------------------------------------------------------------------------------------- choosing by class

@@ -66,7 +66,7 @@ def test_a_node_dies_and_another_joins_and_nothing_is_lost_or_doubled(
     process = start(program)
     wait_for(lambda: all(door.counts['media'] > 10 for door in doors[:2]))
     cluster.remove_node(nodes[0], allow_graceful=False)
-    left = 90 - len(program.journal)
+    left = 90 - len(program.settled)
     add_node(cluster, program, doors[2])
     out = end(process)
     assert re.search(r'node \S+ \(\w+\): lost \(.+\), \d+ rows come back', out)
@@ -74,7 +74,7 @@ def test_a_node_dies_and_another_joins_and_nothing_is_lost_or_doubled(
     assert doors[2].counts['media'], 'who joins late is used'
     assert program.metadata.keys() == alone.metadata.keys()
     assert program.metadata == {key: alone.metadata[key] for key in program.metadata}
-    assert len(program.journal) == len({entry['id'] for entry in program.journal}) == 90
+    assert len(program.settled) == len({entry['id'] for entry in program.journal}) == 90
     assert [path.read_bytes() for path in program.clips()] == [path.read_bytes() for path in alone.clips()]
     assert not program.leftovers()
     assert '90 settled (89 done), 0 to do' in program.run().stdout
@@ -145,7 +145,7 @@ def test_a_runner_that_freezes_loses_its_rows(program: Program, cluster: 'Cluste
     )
     os.kill(int(frozen.name), signal.SIGSTOP)
     assert re.search(r'lost \(silent for 16 s\), \d+ rows come back', end(process))
-    assert len(program.metadata) == len(program.journal) == 40
+    assert len(program.metadata) == len(program.settled) == 40
 
 
 @needs_ray
@@ -168,7 +168,7 @@ def test_ctrl_c_and_resuming(program: Program, cluster: 'Cluster') -> None:
     wait_for(lambda: len(program.clips()) > 5)
     process.terminate()
     end(process, 130)
-    assert 5 < len(program.metadata) == len(program.journal) < 40
+    assert 5 < len(program.metadata) == len(program.settled) < 40
     program.site.latency = 0
     end(start(program))
     assert len(program.metadata) == 40

@@ -108,7 +108,7 @@ def test_kill_9_at_any_moment(program: Program, moment: int) -> None:
     program.run('--num-processes', '4')
     assert len(program.metadata) == len(program.clips()) == 40
     assert program.site.counts['player'] <= 40 + 4
-    assert len({entry['id'] for entry in program.journal}) == len(program.journal) == 40
+    assert len({entry['id'] for entry in program.journal}) == len(program.settled) == 40
     assert not program.leftovers()
 
 
@@ -129,7 +129,7 @@ def test_interrupted(program: Program, stalled: bool, sent: signal.Signals) -> N
     assert 'Traceback' not in out + err
     wait_for(lambda: not processes_of(process.pid))
     assert not program.leftovers()
-    assert len(program.metadata) == len(program.journal)
+    assert len(program.metadata) == len(program.settled)
 
 
 @linux
@@ -160,7 +160,7 @@ def test_a_torn_last_line_is_repaired(program: Program) -> None:
 def test_a_clip_without_a_journal_line_is_adopted(program: Program) -> None:
     program.offer(ROW)
     program.run()
-    (program.root / 'wavs' / 'journal.jsonl').unlink()
+    program.lose_ledgers()
     program.run()
     record = program.metadata[f'id_{ID}']
     assert (record['title'], record['labels']) == ('', ['Speech'])

@@ -166,7 +166,7 @@ def test_another_client_on_request(program: Program) -> None:
     program.offer(ROW)
     program.run()
     usual = set(program.site.clients)
-    (program.root / 'wavs' / 'journal.jsonl').unlink()
+    program.lose_ledgers()
     program.clip().unlink()
     program.run('--client', 'ios')
     assert 'IOS' in set(program.site.clients) - usual

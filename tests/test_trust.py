@@ -89,7 +89,7 @@ def test_ffmpeg_verifies_certificates_too(program: Program) -> None:
     """yt-dlp is told not to look, so the clip reaches ffmpeg, which trusts certifi's authorities and not the stand-in's."""
     program.offer(ROW)
     program.run('--limit', '1')
-    (program.root / 'wavs' / 'journal.jsonl').unlink()
+    program.lose_ledgers()
     program.clip().unlink()
     before = program.site.counts['media']
     del program.env['SSL_CERT_FILE']

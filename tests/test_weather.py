@@ -86,7 +86,7 @@ def test_weather_comes_and_goes_and_leaves_no_trace(program: Program, watch: typ
     said = run.end()
     assert ('YouTube refuses us' if weather in REFUSALS else 'every row fails') in said
     assert 'YouTube answers again' in said
-    assert len(program.journal) == 30
+    assert len(program.settled) == 30
     assert len(program.metadata) == 29
     assert not program.leftovers()
 
@@ -100,7 +100,7 @@ def test_a_network_that_is_dead_from_the_start(program: Program, watch: type[Wat
     run.hear('every row fails')
     program.site.weather = ''
     run.end()
-    assert len(program.metadata) == len(program.journal) == 3
+    assert len(program.metadata) == len(program.settled) == 3
 
 
 @pytest.mark.parametrize('fault', ['bot', 'captcha', 'rate', 'player 403', 'media 403', 'player drop'])
@@ -133,7 +133,7 @@ def test_an_hourly_budget_of_youtubes_is_found_and_lived_with(program: Program) 
     program.offer(*stand_in.rows(40))
     program.site.main_door.budget, program.site.main_door.window = 12, 2
     program.run('--num-processes', '4')
-    assert len(program.metadata) == len(program.journal) == 40
+    assert len(program.metadata) == len(program.settled) == 40
     assert program.site.counts['player'] < 40 + 60
 
 
@@ -162,7 +162,7 @@ def test_three_proxies_of_which_one_dies(program: Program, watch: type[Watched])
     run.hear(rf'127.0.0.1:{doors[1].server_address[1]} \(route 2\): every row fails')
     assert all(door.counts['player'] and door.counts['media'] for door in doors), 'side by side, questions and media alike'
     run.end()
-    assert len(program.metadata) == len(program.journal) == 60
+    assert len(program.metadata) == len(program.settled) == 60
     assert {status for status, _ in program.reasons.values()} == {'done'}
     assert not program.site.main_door.counts
 
@@ -313,7 +313,7 @@ def test_a_killed_worker_costs_its_row_a_try(program: Program, watch: type[Watch
         assert run.process.poll() is None
         os.kill(at_work, signal.SIGKILL)
     run.end()
-    assert len(program.metadata) == len(program.journal) == 12
+    assert len(program.metadata) == len(program.settled) == 12
 
 
 @linux
@@ -378,13 +378,13 @@ def test_a_full_disk(program: Program, ahead: bool) -> None:
             r'^stopped: .*(MB are free|No space left|code 228).*\d+ rows are left, which need about 0.0\d GB', said.stderr, re.M
         )
         assert 'about 0.0 GB are needed and 0.0 GB are free' in said.stdout
-        made = len(program.journal)
+        made = len(program.settled)
         assert 5 <= made < 40
         assert not program.leftovers()
         assert {path.stat().st_size > 150_000 for path in program.clips()} == {True}
         subprocess.run(['mount', '-o', 'remount,size=40m', str(program.root)], check=True)
         program.run('--num-processes', '4')
-        assert len(program.metadata) == len(program.journal) == 40
+        assert len(program.metadata) == len(program.settled) == 40
         assert program.site.counts['player'] <= 40 + 4
 
 
@@ -402,7 +402,7 @@ def test_a_disk_that_is_full_to_the_last_byte(program: Program, what: str) -> No
         said = program.run(*(['--merge'] if what == 'metadata' else []), status=1)
         assert re.search('No space left|MB are free', said.stderr)
         assert program.metadata == before
-        assert len(program.journal) == 3
+        assert len(program.settled) == 3
         (program.root / 'ballast').unlink()
         program.run()
         assert len(program.metadata) == 6
@@ -423,7 +423,7 @@ def test_a_disk_that_becomes_read_only(program: Program, watch: type[Watched]) -
                 said = run.end(1)
         assert re.search(r'^stopped: .*Read-only file system.*rows are left, which need about', said, re.M)
         program.run()
-        assert len(program.metadata) == len(program.journal) == 60
+        assert len(program.metadata) == len(program.settled) == 60
 
 
 def test_the_journal_is_synced_now_and_then(program: Program) -> None:
@@ -479,7 +479,7 @@ def test_a_laptop_that_sleeps_and_wakes_without_a_network(program: Program, watc
     run.hear('every row fails')
     program.site.weather = ''
     run.end()
-    assert len(program.metadata) == len(program.journal) == 40
+    assert len(program.metadata) == len(program.settled) == 40
 
 
 # -------------------------------------------------------------------------------------------------------------- the proof
