@@ -118,7 +118,7 @@ merge: bool = False  # only make audioset_metadata.json, from the ledgers of all
 CORPUS = 'https://storage.googleapis.com/us_audioset/youtube_corpus/'
 ONTOLOGY = 'https://raw.githubusercontent.com/audioset/ontology/master/ontology.json'
 WEAK, STRONG = ('eval', 'balanced_train', 'unbalanced_train'), ('eval_strong', 'train_strong')  # AudioSet's own lists
-LENGTH = 10.0  # s of a clip whose list names no end, as AudioSet's
+DAY, LENGTH = 86_400, 10.0  # s; LENGTH: of a clip whose list names no end, as AudioSet's
 PRESETS = {
     'panns': {'ext': 'wav', 'sample_rate': 32_000, 'channels': 1, 'name': '{split}_segments/Y{ytid}'},
     'ast': {'ext': 'wav', 'sample_rate': 16_000, 'channels': 1},
@@ -144,7 +144,7 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('captcha', THROTTLED, False, r'captcha'),
     ('bot check', THROTTLED, False, r'not a bot'),
     ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429|429 too many'),
-    ('media 403', DOUBT, True, r'^(ffmpeg|download).*403'),
+    ('media 403', DOUBT, True, r'^(ffmpeg|download).*(403 forbidden|http error 403)'),
     ('wrong length', DOUBT, True, r'^ffmpeg made [\d.]+ s instead'),
     ('too large', LATER, True, r'^download: more than'),
     ('media', DOUBT, True, r'^download: '),
@@ -164,7 +164,13 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('copyright', GONE, True, r'copyright'),
     ('country', GONE, True, r'in your country'),
     ('removed', GONE, True, r'has been removed'),
-    ('blocked', THROTTLED, False, r'administrator|(this|your) (account|network) '),  # the route's own, whatever the video
+    ('terminated', GONE, True, r'account has been (closed|suspended)'),
+    (
+        'blocked',
+        THROTTLED,
+        False,
+        r'administrator|restricted mode|workspace account|your (account|network) (is|has been) (restrict|block)',
+    ),
     ('drm', GONE, False, r'drm protected'),
     ('live', LATER, True, r'live event|premieres in|not currently live'),
     ('no format', FAILED, False, r'requested format|no video formats'),
@@ -311,7 +317,9 @@ EXPECTED = (
 
 def seconds(text: str) -> float:
     try:
-        return float(text)
+        if math.isfinite(number := float(text)):
+            return number
+        raise ValueError
     except ValueError:
         raise ValueError(f'{text!r} is no number of seconds') from None
 
@@ -350,12 +358,13 @@ class Form(NamedTuple):
         ytid, _, start = cells['clip'].rpartition('_') if 'clip' in cells else (cells['ytid'], '', cells['start'])
         if not re.fullmatch(r'[A-Za-z0-9_-]{11}', ytid):
             raise ValueError(f'{ytid!r} is not a video id')
-        begin = seconds(start) / (1000 if 'clip' in cells else 1)
+        begin = round(seconds(start) * (1 if 'clip' in cells else 1000))
         known = 'clip' not in cells and (cells.get('end') or cells.get('duration'))
-        end = seconds(cells['end']) if known and cells.get('end') else begin + seconds(cells.get('duration') or str(LENGTH))
-        if not 0 <= begin < end < math.inf:
-            raise ValueError(f'no clip from {begin} to {end} s')
-        return ytid, round(begin * 1000), round(end * 1000) if known else None
+        length = seconds(cells.get('duration') or str(LENGTH)) * 1000
+        end = round(seconds(cells['end']) * 1000 if known and cells.get('end') else begin + length)
+        if not 0 <= begin < end < DAY * 1000:
+            raise ValueError(f'no clip from {start} to {cells.get("end") or end / 1000} s')
+        return ytid, begin, end if known else None
 
     def event(self, cells: dict[str, str], names: dict[str, str]) -> dict[str, Any]:
         """What is heard when (s within the clip), of a line of strong labels."""
@@ -368,7 +377,7 @@ class Form(NamedTuple):
         """A line; ValueError says what is wrong with it. `names` are those of strong labels, by MID."""
         if self.columns is AUDIOSET.columns and (plain := PLAIN_ROW.fullmatch(line)):
             ytid, start, end, tags = plain.groups()
-            if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)):
+            if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)) < DAY * 1000:
                 return Row(ytid.decode(), begin, until, distinct(tags.decode().split(',')))
         cells = self.cells(line)
         clip = self.seconds(cells)
@@ -612,7 +621,8 @@ def ledger_path(settings: Settings, shard: str = '') -> Path:
 
 def find_ledgers(settings: Settings) -> list[Path]:
     """All ledgers under the root, of every ext and shard, also those that other machines brought."""
-    return sorted([*settings.wavs.glob('*.sqlite3'), *settings.wavs.glob('ledgers/*.sqlite3')])
+    whole = [settings.wavs / f'{ext}.sqlite3' for ext in ENCODE]  # named, for to list two million clips takes long
+    return [path for path in whole if path.exists()] + sorted(settings.wavs.glob('ledgers/*.sqlite3'))
 
 
 def of_ext(path: Path, ext: str) -> bool:
@@ -633,16 +643,12 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
             db.executescript(f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT')
         db.execute('SELECT * FROM clip, asks, list, tagset, state LIMIT 1').fetchone()
     except sqlite3.Error as error:
-        if is_full(error):
-            raise OSError(errno.ENOSPC, str(error)) from None
+        if shutil.disk_usage(path.parent).free < 1e6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
         raise Oops(
             f'{path}: {error}; move it away: clips in their places are taken in again, only titles and reasons are lost'
         ) from None
     return db
-
-
-def is_full(error: sqlite3.Error) -> bool:
-    return 'disk is full' in str(error) or 'disk I/O error' in str(error)
 
 
 def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
@@ -882,7 +888,8 @@ class Reader:
             (list_id, position),
         ).fetchone()
         tags, labels, more = (json.loads(text or '{}') for text in found)
-        return position, tuple(tags), () if tags else tuple(labels), more
+        resolved = [self.labels.get(tag, tag) for tag in tags]
+        return position, tuple(tags), () if labels == resolved else tuple(labels), more
 
     def tagset(self, tags: tuple[str, ...], labels: tuple[str, ...]) -> int:
         """The number of a set of classes; says once of each tag that it has no label."""
@@ -1024,10 +1031,10 @@ class Job:
         """A row whose clip is there."""
         return next(iter(self.find('c.status = ?', DONE, most=1)), None)
 
-    def counts(self, of: str = '') -> Counter[tuple[int, int, str | None, str | None]]:
-        """How many clips there are by list, tagset, status and reason; each is its first list's."""
+    def counts(self, of: str | None = None) -> Counter[tuple[int, int, str | None, str | None]]:
+        """How many clips there are by list, tagset, status and reason; each counts for its first list, unless `of` says else."""
         columns = 'l.id, a.tagset, c.status, c.reason'
-        query = f'SELECT {columns}, count(*) FROM {self.TABLES} WHERE true{self.where}{of or self.first} GROUP BY {columns}'
+        query = f'SELECT {columns}, count(*) FROM {self.TABLES} WHERE true{self.where}{self.first if of is None else of} GROUP BY {columns}'
         self.refresh()
         return Counter({tuple(key): n for *key, n in self.db.execute(query)})
 
@@ -1320,8 +1327,9 @@ def length_of(source: Source, video: float) -> float:
 def is_original(source: Source, tracks: list[str]) -> bool:
     """Whether its sound is the original, where YouTube names tracks; 10 and 5 are yt-dlp's numbers for original and default."""
     wanted = 10 if any('original' in track.lower() for track in tracks) else 5
-    described = 'descri' in (source.get('format_note') or '').lower()
-    return not tracks or (source.get('language_preference') == wanted and not described)
+    if (source.get('format_id') or '').endswith('-drc') or 'descri' in (source.get('format_note') or '').lower():
+        return False  # of even loudness, or for the blind
+    return not tracks or source.get('language_preference') == wanted
 
 
 def is_combined(source: Source) -> bool:
@@ -1344,16 +1352,24 @@ def rank(option: tuple[Source, ...], video: float, settings: Settings) -> tuple:
     return whole, all(map(is_direct, option)), kind
 
 
-def choose(settings: Settings, formats: list[Source], streams: list[dict[str, Any]], video: float) -> tuple[Source, ...]:
-    """What to make a clip of: one format, or picture and sound; Refused without the original sound. `formats` are yt-dlp's,
-    best last, `streams` all that YouTube names, also without an address, `video` the length in s."""
+def originals(formats: list[Source], streams: list[dict[str, Any]]) -> list[Source]:
+    """The formats with the original sound; Refused if there are none. `formats` are yt-dlp's, best last, `streams` all that
+    YouTube names, also without an address."""
     tracks = [stream['audioTrack'].get('displayName') or '' for stream in streams if stream.get('audioTrack')]
     heard = [source for source in formats if source.get('acodec') != 'none']
     ours = [source for source in heard if is_original(source, tracks)]
     if heard and not ours:
         raise Refused('the original sound has no address, only other tracks have one')
-    if not heard and not any(re.search('audio/|mp4a|opus', stream.get('mimeType', '')) for stream in streams):
+    kinds = [stream.get('mimeType') or '' for stream in streams]
+    if not heard and any('video/' in kind for kind in kinds) and not any(re.search('audio/|mp4a|opus', kind) for kind in kinds):
         raise Refused('the video has no sound')
+    return ours
+
+
+def choose(settings: Settings, formats: list[Source], ours: list[Source], video: float) -> tuple[Source, ...]:
+    """What to make a clip of: one format, or picture and sound. `ours` are those with the original sound, `video` is the length
+    in s."""
+    heard = [source for source in formats if source.get('acodec') != 'none']
     options: list[tuple[Source, ...]] = [(source,) for source in ours]
     if output_for(settings).picture:
         seen = [source for source in formats if source.get('vcodec') != 'none']
@@ -1410,7 +1426,7 @@ class Listener(list):
     def hint(self, words: str) -> str:
         """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
         causes = {'cookies'}
-        if words and judge(words)[0] in ('other', 'no format'):  # too vague to be the cause
+        if words and judge(words)[0] in (*VAGUE, 'no sound', 'dubbed', 'damaged'):  # too vague to be the cause
             causes |= {'network', *(reason for reason, verdict, *_ in VERDICTS if verdict == THROTTLED)}
         return next((warning for warning in self if judge(warning)[0] in causes), words)
 
@@ -1434,7 +1450,7 @@ def narrow(answer: dict[str, Any], mimes: tuple[str, ...]) -> None:
     whole = [
         stream for stream in offered
         if stream.get('url') and int(stream.get('approxDurationMs') or 0) > longest - 1000 * SHORT
-        and stream.get('audioQuality') != 'AUDIO_QUALITY_LOW'
+        and stream.get('audioQuality') != 'AUDIO_QUALITY_LOW' and not stream.get('isDrc')
     ]  # fmt: skip
     kept = [[stream for stream in whole if stream.get('mimeType', '').startswith(mime)] for mime in mimes]
     if kept and all(kept) and not any(stream.get('audioTrack') for stream in offered):
@@ -1455,13 +1471,21 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
             answers, *rest = super()._extract_player_responses(*args, **kwargs)
             self.streams = [stream for answer in answers for stream in named_streams(answer)]
             lengths = [int((answer.get('videoDetails') or {}).get('lengthSeconds') or 0) for answer in answers]
-            self.length = max(lengths, default=0) or math.inf
+            told = max((int(stream.get('approxDurationMs') or 0) / 1000 for stream in self.streams), default=0)
+            self.length = max(lengths, default=0) or told or math.inf
             for answer in answers if cheap else []:
                 narrow(answer, mimes)
             return answers, *rest
 
         def choose(self, context: dict[str, Any]) -> Iterator[Source]:
-            chosen = choose(settings, context['formats'], self.streams, self.length)
+            ours = originals(context['formats'], self.streams)
+            if 'format' in settings.ydl_opts:  # somebody's own, of the original all the same
+                kept = [source for source in context['formats'] if source.get('acodec') == 'none' or source in ours]
+                yield from self._downloader.build_format_selector(settings.ydl_opts['format'])({**context, 'formats': kept})
+                return
+            chosen = choose(settings, context['formats'], ours, self.length)
+            if cheap and not rank(chosen, self.length, settings)[0]:
+                raise Refused(f'every format with sound ends at {length_of(chosen[-1], self.length)} s')
             ids, protocols = ('+'.join(source[key] for source in chosen) for key in ('format_id', 'protocol'))
             merged = {'requested_formats': list(chosen), 'format_id': ids, 'protocol': protocols, 'ext': 'mp4'}
             merged['language'] = chosen[-1].get('language')
@@ -1480,7 +1504,7 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # we try a row again, after a pause
         'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
-        **({'proxy': route} if route else {}), 'format': lambda context: extractor.choose(context), **settings.ydl_opts,
+        **({'proxy': route} if route else {}), **settings.ydl_opts, 'format': lambda context: extractor.choose(context),
     }  # fmt: skip
     if not cheap:
         ydl = yt_dlp.YoutubeDL(options)
@@ -1497,17 +1521,21 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
         ydl = QuietYoutubeDL({**options, 'js_runtimes': {}}, auto_init=False)
     extractor = our_extractor(settings, type(ydl.get_info_extractor('Youtube')), cheap)
     ydl.add_info_extractor(extractor)
+    if 'format' in settings.ydl_opts:
+        ydl.build_format_selector(settings.ydl_opts['format'])  # raises where it does not parse
     return ydl
 
 
 OURS = dict.fromkeys([  # options of yt-dlp that this script decides -> the setting to use, if there is one
     'quiet', 'noprogress', 'color', 'logger', 'nopart', 'overwrites', 'noplaylist', 'ignoreerrors', 'outtmpl', 'paths',
     'simulate', 'skip_download', 'postprocessors', 'progress_hooks', 'download_ranges', 'external_downloader',
-    'external_downloader_args', 'extractor_retries', 'skip_unavailable_fragments',
+    'external_downloader_args', 'extractor_retries', 'skip_unavailable_fragments', 'hls_prefer_native',
+    'ignore_no_formats_error', 'allow_unplayable_formats',
 ], '') | {'ffmpeg_location': 'ffmpeg', 'socket_timeout': 'timeout', 'proxy': 'proxies'}  # fmt: skip
+NUMBERS = {'retries', 'fragment_retries', 'file_access_retries', 'ratelimit', 'throttledratelimit', 'http_chunk_size'}
 
 
-def try_question(settings: Settings) -> None:
+def try_question(settings: Settings, cheap: bool) -> None:
     """Go through the motions of a question to YouTube without a network: what yt-dlp cannot take of the options raises."""
     from yt_dlp.networking.exceptions import TransportError
     from yt_dlp.utils import DownloadError
@@ -1515,7 +1543,7 @@ def try_question(settings: Settings) -> None:
     def refuse(*_: Any, **__: Any) -> NoReturn:
         raise TransportError('nobody is asked')
 
-    with contextlib.closing(open_ydl(settings, Listener(), '', None, cheap=False)) as ydl:
+    with contextlib.closing(open_ydl(settings, Listener(), '', None, cheap)) as ydl:
         ydl.urlopen, ydl.params['sleep_interval_requests'] = refuse, 0
         ydl.cookiejar  # noqa: B018  # reads what it is to read
         with contextlib.suppress(DownloadError):
@@ -1533,10 +1561,11 @@ def check_ydl_opts(settings: Settings) -> None:
     for name, value in settings.ydl_opts.items():
         instead = f'; use {OURS[name]}' if OURS.get(name) else ''
         require(name not in OURS, f'ydl_opts: {name} is decided by this script{instead}')
-        if known.get(name) and known[name].type in ('int', 'float'):
+        if name in NUMBERS or (known.get(name) and known[name].type in ('int', 'float')):
             require(type(value) in (int, float, NONE), f'ydl_opts: {name} = {value!r}: use a number')
     try:
-        try_question(settings)
+        try_question(settings, cheap=True)
+        try_question(settings, cheap=False)
     except (YoutubeDLError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise Oops(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
@@ -1717,6 +1746,8 @@ class Worker:
         info, words = {}, ''
         try:
             info = self.ydl(cheap).extract_info(segment.url, download=False)
+        except Refused as refused:
+            words = refused.words
         except YoutubeDLError as error:
             cause = (getattr(error, 'exc_info', None) or [None, error])[1]
             plain = str(cause) if isinstance(cause, YoutubeDLError) else f'{type(cause).__name__}: {cause}'
@@ -1745,7 +1776,10 @@ class Worker:
             raise
         except Exception as error:  # an extractor may break in any way, and then the first answer is the better one
             vague = not isinstance(error, Refused) or error.reason in VAGUE
-            if first and vague and first.reason not in VAGUE:
+            shown = (
+                isinstance(error, Refused) and error.reason == 'no format' and first and first.reason in ('unavailable', 'drm')
+            )
+            if first and vague and first.reason not in VAGUE and not shown:
                 raise first from None
             raise
 
@@ -1753,7 +1787,7 @@ class Worker:
         """Make the final file of the wanted seconds; returns its duration (s). A video ends where its sound ends."""
         sources = info.pop('requested_formats', None) or [info]
         sources = [source if is_direct(source) else self.download_whole(info, source) for source in sources]
-        video = info.get('duration') or math.inf
+        video = info.get('duration') or max((length_of(source, math.inf) for source in info['formats']), default=0) or math.inf
         ends = [length_of(source, video) if is_direct(source) else measure(Path(source['url'])) for source in sources]
         end, slack = (min(ends), 0.0) if all(ends) else (video, 1.0)  # s; YouTube gives whole s for the video
         if end < min(segment.end, video - SHORT):
@@ -1766,12 +1800,12 @@ class Worker:
             duration = self.run_ffmpeg(info, sources, segment, flags, made)
             if duration > TOO_SHORT and abs(duration - nominal) <= output_for(self.settings).tolerance + slack:
                 return duration
-            if segment.end < end - SHORT or duration > nominal or self.ffmpeg_words():
+            if (segment.end < end - SHORT and not is_combined(sources[0])) or duration > nominal or self.ffmpeg_words():
                 break
             if made_before is not None and abs(duration - made_before) < 0.05:
                 if duration > TOO_SHORT:
                     return duration
-                if segment.start > end - SHORT:
+                if segment.start > end - SHORT or is_combined(sources[0]):
                     raise Refused(f'the video ends at {segment.start + duration:.3f} s, {segment.start} s are wanted')
             made_before = duration
         raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
@@ -1789,6 +1823,7 @@ class Worker:
                 raise Refused(f'download: more than {most / 1e6:.0f} MB for a video that only comes whole')
 
         ydl = self.ydl(self.may_be_cheap)
+        ydl.params.pop('external_downloader_args', None)  # of the clip before
         downloader = get_suitable_downloader(source, ydl.params)(ydl, ydl.params)
         downloader.add_progress_hook(watch)
         got, indexed = folder / 'got', folder / ('source.mp4' if source.get('vcodec') != 'none' else 'source.m4a')
@@ -3039,10 +3074,10 @@ class Coverage(NamedTuple):
         return sum(self.gone.values()) / self.rows
 
 
-def cover(job: Job, labels: dict[str, str], counts: Counter[tuple[int, int, str | None, str | None]]) -> list[Coverage]:
+def cover(job: Job, labels: dict[str, str]) -> list[Coverage]:
     """What the clips cover of each class, by the share that is lost for good."""
     classes = defaultdict[str, Counter[str]](Counter)
-    for (_, tagset, status, reason), count in counts.items():
+    for (_, tagset, status, reason), count in job.counts(of='').items():
         for name in job.classes[tagset]:
             classes[name][DONE if status == DONE else reason if status == GONE else ''] += count
     made = []
@@ -3072,7 +3107,7 @@ def save_coverage(path: Path, table: list[Coverage]) -> None:
     rows.writerow(['mid', 'label', 'rows', 'there', 'left', 'lost', *(f'gone: {reason}' for reason in reasons)])
     for one in table:
         rows.writerow([*one[:5], round(one.lost, 4), *(one.gone.get(reason, 0) for reason in reasons)])
-    replace_file(path, [out.getvalue().encode()])
+    replace_file(path, out.getvalue().encode())
 
 
 def look(settings: Settings) -> int:
@@ -3089,7 +3124,7 @@ def look(settings: Settings) -> int:
         if settings.dry_run:
             print(plan(settings, job))
             return 0
-        table = cover(job, labels, job.counts())
+        table = cover(job, labels)
     if settings.report:
         save_coverage(Path(settings.report), table)
     print(f'{len(table)} classes in {settings.report}' if settings.report else show_coverage(table))
@@ -3115,10 +3150,9 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
             bar.look()
             announce(settings, bar)
         bar.follow()
-    found = job.counts()
-    counts = tally(found)
+    counts = tally(job.counts())
     say(bar.table(counts))
-    table = cover(job, labels, found) if bar.results else []
+    table = cover(job, labels) if bar.results else []
     if table and table[0].gone:
         say(f'\n{show_coverage(table, 10)}\n')
     if stop:

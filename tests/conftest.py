@@ -1,5 +1,6 @@
 """What the tests share: the stand-in, the program as a user runs it, and ears and eyes for the clips that it leaves."""
 
+import argparse
 import contextlib
 import functools
 import json
@@ -18,6 +19,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+import download
 import youtube as stand_in
 
 hypothesis.settings.register_profile('patient', deadline=None)
@@ -96,6 +98,28 @@ class Program:
 
     def leftovers(self) -> list[pathlib.Path]:
         return list((self.root / 'temps').iterdir())
+
+
+@contextlib.contextmanager
+def opened(csvs: pathlib.Path, *splits: str, ledger: pathlib.Path | None = None, **settings: object) -> Iterator[download.Job]:
+    """What a run would do over lists in a folder, by a ledger that is there or by one of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        wavs, path = pathlib.Path(folder), ledger or pathlib.Path(folder, 'm4a.sqlite3')
+        choice = settings.pop('choice', None)
+        plain = {'csvs': csvs, 'wavs': wavs, 'ledger': path, 'ext': 'm4a', 'limit': None, 'shard': '0/1'}
+        made = argparse.Namespace(**{**plain, **settings})
+        places = {split: download.list_path(made, split) for split in splits or ['eval']}
+        lists = {split: (place, download.recognise(place)) for split, place in places.items()}
+        with download.Ledger(made) as remembered:
+            yield download.Job(download.Reader(remembered, lists, {}, {}), made, choice)
+
+
+def settle(job: download.Job, *segments: download.Segment, reason: str = '', **record: object) -> None:
+    """Write down that these are done, or gone for a reason."""
+    for segment in segments:
+        plain = {'path': f'wavs/{segment.id}.m4a', 'title': 'a title', 'duration': 10.0, 'format_id': '140', 'bytes': 1, 'sha256': ''}
+        result = download.Result(segment, 'gone' if reason else 'done', reason or 'done', reason, {} if reason else plain | record)
+        job.reader.ledger.settle(result)
 
 
 def give_cookies(program: Program, names: list[str]) -> str:

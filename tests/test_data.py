@@ -15,7 +15,7 @@ import pytest
 
 import download
 import youtube as stand_in
-from conftest import SCRIPT, Program, listen, offset
+from conftest import SCRIPT, Program, listen, offset, opened, settle
 
 A, B = 'aaaaaaaaaaa', '-b_bbbbbbbb'
 
@@ -62,7 +62,7 @@ def test_other_lists_are_padded_to_the_length_of_their_rows(program: Program) ->
     assert [mutagen.File(program.clip(f'{ytid}_*')).info.length for ytid in (A, B)] == [8, 2]
 
 
-def test_padded_clips_without_a_journal_are_not_trusted(program: Program) -> None:
+def test_padded_clips_that_no_ledger_knows_are_not_trusted(program: Program) -> None:
     program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
     program.site.add(A, seconds=36.4)
     program.run('--ext', 'wav', '--pad')
@@ -151,18 +151,13 @@ def test_merging_where_the_clips_are_not(program: Program) -> None:
 
 
 def test_the_first_lines_show_all_columns(program: Program) -> None:
-    plain = dict.fromkeys(download.RECORD, '') | {
-        'ext': 'm4a',
-        'status': 'done',
-        'bytes': 1,
-        'tags': ['/m/1'],
-        'format_id': '140',
-    }
-    ids = [f'id_{n:011}' for n in range(3000)]
-    lines = [download.write_line({**plain, 'id': name, 'path': f'wavs/{name}.m4a'}) for name in ids]
-    late = {'tags': [], 'captions': ['late'], 'id': 'id_late', 'path': 'wavs/late.m4a'}
-    (program.root / 'wavs').mkdir(parents=True)
-    (program.root / 'wavs' / 'journal.jsonl').write_bytes(b''.join([*lines, download.write_line({**plain, **late})]))
+    csvs, ledger = program.root / 'csvs', program.root / 'wavs' / 'm4a.sqlite3'
+    csvs.mkdir(parents=True)
+    ledger.parent.mkdir()
+    rows = ''.join(f'{n:011},30,,/m/1\n' for n in range(3000))
+    (csvs / 'mine.csv').write_text(f'ytid,start,caption,tags\n{rows}aaaaaaaaaaa,30,late,\n')
+    with opened(csvs, 'mine', ledger=ledger) as job:
+        settle(job, *job.rows())
     program.run('--merge')
     listed = (program.root / 'wavs' / 'metadata.jsonl').read_text().splitlines()
     assert len(listed) == 3001
@@ -196,12 +191,12 @@ def mixed(program: Program) -> None:
 
 def test_a_dry_run_counts_and_asks_nothing(program: Program) -> None:
     mixed(program)
-    asked, journal = program.site.counts['player'], program.journal
+    asked, settled = program.site.counts['player'], program.settled
     said = program.run('--splits', 'eval', 'balanced_train', '--dry-run').stdout
     assert re.search(r'^eval +5 +3 +2 +2 +0$', said, re.M), said
     assert re.search(r'^balanced_train +1 +0 +0 +1 +0$', said, re.M)
     assert program.site.counts['player'] == asked
-    assert program.journal == journal
+    assert program.settled == settled
     limited = program.run('--splits', 'eval', 'balanced_train', '--dry-run', '--limit', '4').stdout
     assert re.search(r'^eval +4 +3 +2 +1 +0$', limited, re.M), limited
     chosen = program.run('--dry-run', '--labels', '/m/068hy', '--no-descendants').stdout

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 import download
 import youtube as stand_in
-from conftest import Program
-from test_read import survey
+from conftest import Program, opened, settle
 
 A, B, C = 'aaaaaaaaaaa', 'b_b-bbbbbb_', '-cccccccccc'
 STRONG = f"""segment_id	start_time_seconds	end_time_seconds	label
@@ -50,7 +49,8 @@ def put(program: Program, **lists: str) -> None:
 
 def segments(folder: pathlib.Path, name: str, text: str) -> list[download.Segment]:
     (folder / name).write_text(text, encoding='utf-8')
-    return list(survey(folder, splits=[name.partition('.')[0].removesuffix('_segments')]).rows())
+    with opened(folder, name.partition('.')[0].removesuffix('_segments')) as job:
+        return list(job.rows())
 
 
 # ------------------------------------------------------------------------------------------------------------ forms
@@ -113,14 +113,16 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows:
     written = csv.writer(out, delimiter=separator, quoting=csv.QUOTE_ALL)
     written.writerow(['caption', 'start', 'youtube_id'])
     written.writerows((caption, start / 1000, ytid) for ytid, start, caption in rows)
-    found = segments(tmp_path_factory.mktemp('csvs'), 'mine.csv', out.getvalue())
+    csvs = tmp_path_factory.mktemp('csvs')
+    found = segments(csvs, 'mine.csv', out.getvalue())
     expected: dict[tuple, list[str]] = {}
     for ytid, start, caption in rows:
         expected.setdefault((ytid, start), []).append(caption)
     assert [(segment.ytid, round(segment.start * 1000)) for segment in found] == list(expected)
-    assert [json.loads(segment.more)['captions'] for segment in found] == [
-        list(dict.fromkeys(told)) for told in expected.values()
-    ]
+    with opened(csvs, 'mine') as job:
+        job.reader.finish()
+        more = [json.loads(extra) for (extra,) in job.db.execute('SELECT extra FROM asks ORDER BY position')]
+    assert [told['captions'] for told in more] == [list(dict.fromkeys(told)) for told in expected.values()]
     assert len({segment.id for segment in found}) == len(found)
 
 
@@ -155,6 +157,28 @@ def test_a_video_that_is_gone_is_gone_at_every_start(program: Program) -> None:
     program.run('--splits', 'vggsound')
     assert program.site.asked['player', A] == asked
     assert list(program.metadata) == [f'id_{B}_20000']
+
+
+def test_what_is_gone_and_was_there_after_all(tmp_path: pathlib.Path) -> None:
+    """A verdict on a video holds for all its clips, and one clip that is made takes it back from them all."""
+    (tmp_path / 'mine.csv').write_text(f'ytid,start\n{A},10\n{A},20\n{A},30\n{A},40\n{B},10\n')
+    (tmp_path / 'more.csv').write_text(f'ytid,start\n{A},50\n{A},10\n')
+    statuses, ledger = 'SELECT ifnull(status, reason) FROM clip ORDER BY id', tmp_path / 'ledger'
+    with opened(tmp_path, 'mine', ledger=ledger) as job:
+        one, two, three, four, other = job.rows()
+        settle(job, one)
+        settle(job, two, reason='too short')
+        assert len(job.find(job.TO_DO)) == 3
+        settle(job, three, reason='age')
+        assert [segment.ytid for segment in job.find(job.TO_DO)] == [B]
+        assert job.db.execute(statuses).fetchall() == [('done',), ('gone',), ('gone',), ('gone',), (None,)]
+    with opened(tmp_path, 'mine', 'more', ledger=ledger) as job:
+        job.reader.finish()
+        assert {segment.start for segment in job.find(job.TO_DO)} == {10, 50}, 'one was there before it was gone'
+        job.reopen(['age'])
+        settle(job, four)
+        assert {segment.start for segment in job.find("c.status = 'gone'")} == {20}
+        assert {segment.start for segment in job.find(job.TO_DO) if segment.ytid == A} == {30, 50}
 
 
 @pytest.mark.parametrize('at_once', [True, False], ids=['in one run', 'one after the other'])
@@ -192,20 +216,23 @@ def test_a_clip_of_other_seconds_is_another_clip(program: Program) -> None:
 def test_a_clip_that_another_list_brought_gets_audiosets_labels_later(program: Program) -> None:
     program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
     put(program, vggsound_dot_csv=VGGSOUND)
-    program.run('--splits', 'eval', 'vggsound', '--labels', 'playing cello', '--no-descendants')
+    program.run('--splits', 'vggsound')
+    clips, asked = program.clips(), program.site.counts['player']
     program.run()
-    own = [record for record in program.metadata.values() if record['start'] == 30]
-    assert ['Speech'] in [record['labels'] for record in own]
+    record = program.metadata[f'id_{A}_30000']
+    assert (record['labels'], record['split'], record['lists']) == (['Speech'], 'eval', ['eval', 'vggsound'])
+    assert {one['field']: one['values'] for one in record['also']} == {'labels': ['playing cello'], 'subset': ['train']}
+    assert (program.clips(), program.site.counts['player']) == (clips, asked), 'its name never changes'
 
 
-def test_labels_do_not_go_to_other_seconds_of_an_earlier_version(program: Program) -> None:
-    put(program, mine_segments_dot_csv=f'{A}, 50.000, 60.000, "/m/068hy"\n')
-    program.run('--splits', 'mine')
-    journal = program.root / 'wavs' / 'journal.jsonl'
-    journal.write_text(journal.read_text(encoding='utf-8').replace(f'id_{A}_50000', f'id_{A}'), encoding='utf-8')
-    program.offer(f'{A}, 30.000, 40.000, "/m/09x0r"')
+def test_a_row_that_has_changed(program: Program) -> None:
+    program.offer(*(f'{ytid}, 30.000, 40.000, "/m/09x0r"' for ytid in (A, B, C)))
     program.run()
-    assert program.metadata[f'id_{A}']['labels'] == ['Domestic animals, pets']
+    put(program, eval_segments_dot_csv=f'{A}, 50.000, 60.000, "/m/09x0r"\n{B}, 30.000, 40.000, "/m/068hy"\n')
+    assert '2 rows, 1 settled (1 done), 1 to do' in program.run().stdout
+    records = {name: (record['start'], record['labels']) for name, record in program.metadata.items()}
+    assert records == {f'id_{A}_50000': (50, ['Speech']), f'id_{B}': (30, ['Domestic animals, pets'])}
+    assert program.site.counts['player'] == 4
 
 
 def test_strong_labels_and_captions_in_one_run(program: Program) -> None:
@@ -231,7 +258,7 @@ def test_rows_that_share_clips_are_counted_where_they_are(program: Program) -> N
 def test_events_that_are_none_are_skipped(program: Program) -> None:
     offer_strong(program)
     program.site.files['audioset_eval_strong.tsv'] += f'{A}_30000\tnan\t1\t/m/09x0r\n{A}_30000\t1\tinf\t/m/09x0r\n'.encode()
-    assert program.run('--splits', 'eval_strong').stdout.count('no event from') == 2
+    assert program.run('--splits', 'eval_strong').stdout.count('.tsv, line ') == 2
     assert program.metadata[f'id_{A}']['events'] == EVENTS
 
 
@@ -290,7 +317,7 @@ def test_weak_and_strong_labels_share_clips_in_whatever_order(program: Program, 
     assert program.site.counts['player'] == len(program.metadata) == 2
     lines = len(program.settled)
     program.run('--splits', 'eval_strong', 'eval')
-    assert len(program.settled) == lines, 'everything is noted'
+    assert len(program.settled) == lines
 
 
 # --------------------------------------------------------------------------------------------------- choosing by class
@@ -371,8 +398,7 @@ def test_per_label_serves_the_rare_first(tmp_path: pathlib.Path) -> None:
     (tmp_path / 'eval_segments.csv').write_bytes(stand_in.segments_csv(stand_in.rows(200)))
     chosen = []
     for seed in (0, 0, 1):
-        found = survey(tmp_path)
-        found.choice = download.Choice(set(), set(), 5, seed)
-        chosen.append([segment.ytid for segment in found.rows()])
+        with opened(tmp_path, choice=download.Choice(set(), set(), 5, seed)) as job:
+            chosen.append([segment.ytid for segment in job.rows()])
     assert chosen[0] == chosen[1] != chosen[2]
     assert 5 <= len(chosen[0]) <= 15

@@ -1,6 +1,5 @@
 """Lists and labels: what is read, what is refused, and that nothing else is lost."""
 
-import argparse
 import codecs
 import pathlib
 
@@ -9,28 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import download
-from conftest import Program
+from conftest import Program, opened
 
 GOOD = '--PJHxphWEs, 30.000, 40.000, "/m/09x0r,/t/dd00088"'
 
 
-def survey(csvs: pathlib.Path, **settings: object) -> download.Survey:
-    """Over csvs/eval_segments.csv, nothing of which is settled."""
-    plain = {'csvs': csvs, 'splits': ['eval'], 'limit': None, 'shard': '0/1'}
-    made = argparse.Namespace(**{**plain, **settings})
-    return download.Survey(made, download.open_lists(made, {}), download.Known({}, set(), {}, {}, set()))
-
-
 def read(csvs: pathlib.Path, content: bytes) -> tuple[list[download.Segment], list[str]]:
     (csvs / 'eval_segments.csv').write_bytes(content)
-    found, complaints = survey(csvs), []
-    found.skip = complaints.append
-    return list(found.rows()), complaints
+    with opened(csvs) as job:
+        complaints = job.reader.skip = Complaints()
+        return list(job.rows()), complaints
+
+
+class Complaints(list):
+    __call__ = list.append
 
 
 def test_a_row_as_published() -> None:
     tags = ('/m/09x0r', '/t/dd00088')
-    assert download.parse_row(GOOD.encode(), 'eval') == download.Segment('--PJHxphWEs', 30.0, 40.0, tags, 'eval')
+    assert download.AUDIOSET.read(GOOD.encode(), {}) == download.Row('--PJHxphWEs', 30_000, 40_000, tags)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +47,7 @@ def test_a_row_as_published() -> None:
 )
 def test_a_malformed_row_is_refused(line: str, why: str) -> None:
     with pytest.raises(ValueError, match=why):
-        download.identify(line.encode(), 'eval')
+        download.AUDIOSET.read(line.encode(), {})
 
 
 @pytest.mark.parametrize(
@@ -63,12 +59,13 @@ def test_a_malformed_row_is_refused(line: str, why: str) -> None:
         pytest.param(f'aaaaaaaaaaa, 1, 2, "/m/1\nx\n{GOOD}\n'.encode(), ['line 2'], id='a quote that never closes'),
         pytest.param(b'aaaaaaaaaaa, 1\0, 2, "/m/1"\n' + GOOD.encode(), ['line 1'], id='a NUL byte'),
         pytest.param(b'\xff\xfe\xfa\n' + GOOD.encode(), ['line 1'], id='no UTF-8'),
+        pytest.param(b'"--PJHxphWEs","30.0","40.0","/m/09x0r,/t/dd00088"', [], id='all fields in quotes'),
         pytest.param(b'a\ttab\n' + GOOD.encode(), ['line 1'], id='a first line with a tab'),
     ],
 )
 def test_the_rest_of_a_list_survives(tmp_path: pathlib.Path, content: bytes, complaint: list[str]) -> None:
     segments, complaints = read(tmp_path, content)
-    assert segments[-1][:5] == download.parse_row(GOOD.encode(), 'eval')[:5]
+    assert segments[-1][:5] == ('--PJHxphWEs', 30, 40, ('/m/09x0r', '/t/dd00088'), 'eval')
     assert len(complaints) == len(complaint)
     assert all(expected in said for expected, said in zip(complaint, complaints, strict=True))
 
@@ -90,8 +87,8 @@ def test_every_line_is_read_or_complained_about(tmp_path_factory: pytest.TempPat
 )
 def test_what_is_written_is_read(ytid: str, start: int, length: int, tags: list[str]) -> None:
     line = f'{ytid}, {start / 1000:.3f}, {(start + length) / 1000:.3f}, "{",".join(tags)}"'
-    assert download.identify(line.encode(), 's') == f'id_{ytid}'.encode()
-    assert download.parse_row(line.encode(), 's')[:4] == (ytid, start / 1000, (start + length) / 1000, tuple(tags))
+    row = download.Row(ytid, start, start + length, tuple(tags))
+    assert download.AUDIOSET.read(line.encode(), {}) == download.AUDIOSET.read(line.replace(' ', '').encode(), {}) == row
 
 
 def test_malformed_and_repeated_rows_are_said_counted_and_skipped(program: Program) -> None:
@@ -128,13 +125,63 @@ def test_a_file_that_is_no_list_of_labels(program: Program) -> None:
     assert 'not the list of labels' in program.run(status=2).stderr
 
 
-def test_a_list_that_changes_under_a_run(tmp_path: pathlib.Path) -> None:
-    path = tmp_path / 'eval_segments.csv'
+def test_numbers_that_no_ledger_holds_cost_their_row_only(tmp_path: pathlib.Path) -> None:
+    odd = 'aaaaaaaaaaa, 1e300, 2e300, "/m/1"\nbbbbbbbbbbb, 30.0001, 30.0002, "/m/1"\n'
+    segments, complaints = read(tmp_path, f'{odd}{GOOD}\n'.encode())
+    assert [segment.ytid for segment in segments] == ['--PJHxphWEs']
+    assert len(complaints) == 2
+
+
+# -------------------------------------------------------------------------------------------------- read once, and anew
+
+
+def rows_of(job: download.Job) -> list[tuple]:
+    """What the lists ask for, as the ledger has it."""
+    return job.db.execute(
+        'SELECT l.name, position, c.name, start_ms, end_ms, tags, labels, extra FROM asks JOIN list l ON l.id = list '
+        'JOIN clip c ON c.id = clip JOIN tagset t ON t.id = tagset ORDER BY l.name, position'
+    ).fetchall()
+
+
+HEADS = {'eval_segments.csv': '# a comment\n', 'mine.csv': 'ytid,start,end,tags,label,caption\n', 'mine.tsv': 'ytid\tstart\tend\n'}
+CELLS = st.tuples(
+    st.sampled_from(['aaaaaaaaaaa', 'bbbbbbbbbbb', 'not an id']),
+    st.sampled_from(['1,11', '2,12', '2,5']),
+    st.sampled_from(['/m/1', '/m/2|/m/1', '']),
+    st.sampled_from(['Dog', 'dog bark', '']),
+    st.sampled_from(['it barks', '']),
+)
+
+
+@given(st.sampled_from(list(HEADS)), st.lists(CELLS, min_size=1, max_size=12), st.integers(1, 5))
+def test_a_list_that_is_read_bit_by_bit_is_read_as_at_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str, cells: list[tuple], lines: int
+) -> None:
+    csvs = tmp_path_factory.mktemp('csvs')
+    split, separator = name.partition('.')[0].removesuffix('_segments'), '\t' if name.endswith('.tsv') else ','
+    text = '\n'.join(','.join(row).replace(',', separator) for row in cells)
+    (csvs / name).write_text(f'{HEADS[name]}{text}')
+    with opened(csvs, split) as job:
+        job.reader.finish()
+        whole, skipped = rows_of(job), job.skipped
+    for _ in cells:  # interrupted after each step
+        with opened(csvs, split, ledger=csvs / 'ledger') as job:
+            job.reader.step(lines)
+    with opened(csvs, split, ledger=csvs / 'ledger') as job:
+        while not job.reader.whole:
+            job.reader.step(lines)
+        assert (rows_of(job), job.skipped) == (whole, skipped)
+
+
+def test_a_list_is_read_once_and_anew_when_it_has_changed(tmp_path: pathlib.Path) -> None:
+    path, ledger = tmp_path / 'eval_segments.csv', tmp_path / 'ledger'
     path.write_text(''.join(f'{n:011}, 30.000, 40.000, "/m/09x0r"\n' for n in range(3)))
-    found = survey(tmp_path)
-    found.advance(9)
-    path.write_text(f'{GOOD}\n')
-    rows = found.rows()
-    assert next(rows).ytid == '--PJHxphWEs'
-    with pytest.raises(download.Oops, match='has changed during the run'):
-        next(rows)
+    with opened(tmp_path, ledger=ledger) as job:
+        assert len(list(job.rows())) == 3
+    with opened(tmp_path, ledger=ledger) as job:
+        assert job.reader.whole
+    with opened(tmp_path, ledger=ledger) as job:
+        path.write_text(f'{GOOD}\n')
+        assert len(list(job.rows())) == 3
+    with opened(tmp_path, ledger=ledger) as job:
+        assert [segment.ytid for segment in job.rows()] == ['--PJHxphWEs']

@@ -66,6 +66,7 @@ def test_every_shape_gives_the_right_seconds(program: Program, ext: str) -> None
         pytest.param(Video(SECONDS, shape='dub only default'), 10, ('failed', 'dubbed'), id='a dub instead, as the default'),
         pytest.param(Video(SECONDS, shape='described only'), 10, ('failed', 'dubbed'), id='a description instead'),
         pytest.param(Video(SECONDS, shape='hls dub only'), 10, ('failed', 'dubbed'), id='a dub instead, in HLS'),
+        pytest.param(Video(SECONDS, shape='drc only'), 10, ('failed', 'dubbed'), id='even loudness instead'),
         pytest.param(Video(SECONDS, shape='mute'), 10, ('gone', 'no sound'), id='without sound'),
         pytest.param(Video(40.0), 40, ('gone', 'too short'), id='ends at the start'),
         pytest.param(Video(40.0), 40.5, ('gone', 'too short'), id='ends before the start'),
@@ -92,6 +93,7 @@ def test_what_is_no_clip(program: Program, video: Video, start: float, fate: tup
         pytest.param(Video(SECONDS, shape='18', sound_ends=0.8), 50, 9.2, id='the sound ends early'),
         pytest.param(Video(SECONDS, shape='18', sound_ends=0.8), 49.5, 9.7, id='within the row'),
         pytest.param(Video(36.6, shape='hls'), 30, 6.6, id='the end of HLS'),
+        pytest.param(Video(SECONDS, shape='18', sound_ends=3.0), 48, 9.0, id='the sound ends long before'),
         pytest.param(Video(120.0, damaged={'140': 5.0}), 45, 10, id='a damaged format beside a whole one'),
         pytest.param(Video(120.0, damaged={'140': 5.0}), 2, 10, id='which holds a part of the row'),
     ],
@@ -139,3 +141,12 @@ def test_a_video_that_is_too_large_to_be_downloaded_whole(program: Program) -> N
     assert program.reasons == {'aaaaaaaaaaa': ('failed', 'too large')}
     assert program.site.counts['bytes'] < 500_000
     assert not program.leftovers()
+
+
+def test_somebodys_own_format_takes_no_dub(program: Program) -> None:
+    offer(program, 'aaaaaaaaaaa', Video(SECONDS, shape='dub only'), 10)
+    program.run('--ydl-opts', '{"format": "bestaudio"}', status=1)
+    assert program.reasons == {'aaaaaaaaaaa': ('failed', 'dubbed')}
+    program.site.videos['aaaaaaaaaaa'] = Video(SECONDS, shape='dubbed')
+    program.run('--ydl-opts', '{"format": "bestaudio"}')
+    assert abs(offset(program.clip(), 10, 10)) <= 0.025

@@ -95,7 +95,7 @@ def test_ffmpeg_verifies_certificates_too(program: Program) -> None:
     del program.env['SSL_CERT_FILE']
     program.run('--ydl-opts', '{"nocheckcertificate": true}', '--retries', '0', status=1)
     assert program.reasons[ID] == ('failed', 'media')
-    assert 'certificate' in program.journal[-1]['message'].lower()
+    assert 'certificate' in program.settled[-1][3].lower()
     assert program.site.counts['media'] == before
 
 
