@@ -14,14 +14,14 @@ It leaves the clips in `wavs/` and their url, path, title, tags and labels in `a
 """
 # /// script
 # requires-python = ">=3.10"
-# dependencies = ["yt-dlp[default,deno]", "tqdm", "imageio-ffmpeg", "filelock"]
+# dependencies = ["yt-dlp[default,deno]", "tqdm", "imageio-ffmpeg", "pebble", "filelock"]
 # ///
 
 from __future__ import annotations
 
-import _thread
 import argparse
-import asyncio
+import ast
+import bisect
 import codecs
 import concurrent.futures
 import contextlib
@@ -29,7 +29,6 @@ import csv
 import difflib
 import errno
 import hashlib
-import heapq
 import http.client
 import importlib.util
 import io
@@ -44,7 +43,6 @@ import random
 import re
 import shutil
 import signal
-import socket
 import sqlite3
 import ssl
 import string
@@ -54,32 +52,36 @@ import tempfile
 import textwrap
 import threading
 import time
+import tokenize
 import traceback
 import urllib.parse
 import urllib.request
 import zlib
 from array import array
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import filelock
+import pebble
 from tqdm import tqdm
 
 # ---------------------------------------------------------------------------------------------------------- settings
 # what to fetch
-splits: list[str] = ['unbalanced_train']  # eval, balanced_train, unbalanced_train, eval_strong, train_strong, any csvs/<name>.csv
+splits: list[str] = [
+    'unbalanced_train'
+]  # eval, balanced_train, unbalanced_train, eval_strong, train_strong, csvs/<name>
 labels: list[str] = []  # only rows with one of these classes, by name or MID, e.g. Dog /m/01yrx; none: all rows
 exclude: list[str] = []  # no rows with one of these classes
-descendants: bool = True  # a class of labels or exclude brings those below it in AudioSet's ontology, Animal also Dog
+descendants: bool = True  # a class brings those below it in AudioSet's ontology, Animal also Dog
 per_label: int | None = (
-    None  # so many rows of a class in each list, rare classes first, more only where they accompany those; None: all
+    None  # so many rows of a class in each list, rare classes first, more where they accompany; None: all
 )
 seed: int = 0  # of the choice that per_label makes
 limit: int | None = None  # only the first so many rows (of which a shard takes its share); None: all
-shard: str = '0/1'  # this machine's share of the rows: 3/8 is the fourth of eight equal ones
-again: list[str] = []  # reasons of gone rows to ask for once more, e.g. age (now with cookies) or country (now elsewhere)
+shard: str = '0/1'  # this machine's share of the rows: 3/8 is the fourth of eight
+again: list[str] = []  # reasons of gone rows to ask for once more: age (now with cookies), country (now elsewhere)
 # what to make of it
 ext: str = 'm4a'  # audio: m4a (the source's own bits), wav, flac, opus, mp3; video: mp4
 sample_rate: int | None = None  # Hz; None: the source's
@@ -87,8 +89,8 @@ channels: int | None = None  # 1: mono, 2: stereo; None: the source's
 pad: bool = False  # audio: lengthen short clips with silence to what their row asks for, those of AudioSet to 10 s
 preset: str = ''  # panns or ast: ext, sample_rate, channels and name as these take them; flags beside it win
 max_height: int = 360  # pixels; the tallest video to take for mp4
-exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), not at the keyframe before it and an edit list
-name: str = 'id_{ytid}'  # of a clip in wavs/, from ytid, split, start, end, index (of the row in its list), part (index // 5000)
+exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), not with an edit list
+name: str = 'id_{ytid}'  # of a clip, from ytid, split, start, end, index (of the row in its list), part (index // 5000)
 # how
 engine: str = 'multiprocessing'  # ray: the same on each node of a Ray cluster
 num_processes: int | None = None  # clips in flight, which mostly wait for the network; None: 4 per core, at most 32
@@ -100,16 +102,16 @@ clip_timeout: float = 120  # s until a clip is given up, whatever it waits for
 pause: float = 60  # s until one row tries again, doubled each time that one fails
 longest_pause: float = 3600  # s beyond which pauses do not grow
 give_up_after: float = 0  # s of hearing nothing but no until the run ends; 0: never
-per_hour: int | None = None  # rows to start in an hour on each route, to stay below YouTube's limits; None: as many as it takes
-proxies: list[str] = []  # routes to use side by side, http(s)://host:port; direct: this machine's own address
+per_hour: int | None = None  # rows to start in an hour on each route; None: as many as it takes
+proxies: list[str] = []  # routes to use side by side, http://host:port; direct: this machine's own address
 # with what
-cookie_path: str = 'cookies.txt'  # your cookies in Netscape format, used if the file exists, and again when you replace it
+cookie_path: str = 'cookies.txt'  # your cookies in Netscape format, used if the file exists, and again when it changes
 client: str = ''  # YouTube client for the single cheap request; empty: what yt-dlp uses without JavaScript
 ffmpeg: str = ''  # another ffmpeg to use; empty: the one that comes with imageio-ffmpeg
 ydl_opts: dict = {}  # more options for yt-dlp, on the command line as JSON
 root: str = ''  # folder with csvs, wavs, temps, cookies.txt and the metadata; empty: where this script is
 # instead of a plain run
-dry_run: bool = False  # only say how many rows there are, how many are settled and how many to do; YouTube is not asked
+dry_run: bool = False  # only say how many rows there are, how many are settled and how many to do
 report: str | None = None  # only say which classes the clips cover; with the name of a file, as CSV there
 verify: bool = False  # check every clip that the ledger names and fetch again what is missing or damaged
 merge: bool = False  # only make audioset_metadata.json, from the ledgers of all shards
@@ -127,7 +129,16 @@ IN_MP4 = ['-movflags', '+faststart', '-f', 'mp4']
 ENCODE = {  # ext -> how ffmpeg makes its sound
     'm4a': ['-c:a', 'aac', '-b:a', '128k', *IN_MP4],
     'wav': ['-c:a', 'pcm_s16le', '-f', 'wav'],
-    'flac': ['-c:a', 'flac', '-sample_fmt', 's16', '-frame_size', '4096', '-f', 'flac'],  # else the first frame's: may be 8
+    'flac': [
+        '-c:a',
+        'flac',
+        '-sample_fmt',
+        's16',
+        '-frame_size',
+        '4096',
+        '-f',
+        'flac',
+    ],  # else the first frame's: may be 8
     'opus': ['-c:a', 'libopus', '-b:a', '96k', '-f', 'opus'],
     'mp3': ['-c:a', 'libmp3lame', '-q:a', '2', '-f', 'mp3'],
 }
@@ -140,7 +151,12 @@ ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
 VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
     ('cookies', THROTTLED, True, r'cookies are no longer valid|failed to load cookies'),
     ('system', STOP, True, r'no space left|quota exceeded|read-only file system|file too large|permission denied'),
-    ('system', STOP, True, r'ffmpeg exited with code (228|226|134)'),  # -ENOSPC, -EROFS, -EDQUOT: no room even to say so
+    (
+        'system',
+        STOP,
+        True,
+        r'ffmpeg exited with code (228|226|134)',
+    ),  # -ENOSPC, -EROFS, -EDQUOT: no room even to say so
     ('captcha', THROTTLED, False, r'captcha'),
     ('bot check', THROTTLED, False, r'not a bot'),
     ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429|429 too many'),
@@ -148,7 +164,12 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
     ('wrong length', DOUBT, True, r'^ffmpeg made [\d.]+ s instead'),
     ('too large', LATER, True, r'^download: more than'),
     ('media', DOUBT, True, r'^download: '),
-    ('media', DOUBT, True, r'^ffmpeg.*(timed out|reset|refused|5xx|50\d|i/o error|input/output|end of file|resolve|unreachable)'),
+    (
+        'media',
+        DOUBT,
+        True,
+        r'^ffmpeg.*(timed out|reset|refused|5xx|50\d|i/o error|input/output|end of file|resolve|unreachable)',
+    ),
     ('media', FAILED, True, r'^ffmpeg'),
     ('timeout', DOUBT, True, r'^not done within'),
     ('too short', GONE, True, r'^the video ends'),
@@ -180,25 +201,32 @@ VERDICTS = [  # reason, verdict, believed even from the cheap request, words of 
         True,
         r'failed to parse json|timed out|connection|reset|resol|unreachable|refused|http error 5|ssl|proxy',
     ),
-    ('unavailable', GONE, False, r"video (is )?(un|not |no longer )available|isn't available|recording is not|does not exist"),
+    (
+        'unavailable',
+        GONE,
+        False,
+        r"video (is )?(un|not |no longer )available|isn't available|recording is not|does not exist",
+    ),
     ('other', FAILED, False, r''),
 ]
-VAGUE = ('other', 'no format')  # reasons that say nothing
+VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
 REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
 
-Settings = argparse.Namespace  # the globals, the flags over them and the paths, as one value that travels to the workers
+Settings = (
+    argparse.Namespace
+)  # the globals, the flags over them and the paths, as one value that travels to the workers
 
 
-class Oops(Exception):
+class UsageError(Exception):
     """What the user can mend; its text is the one line that says what, where and how."""
 
 
 def require(holds: Any, message: str) -> None:
     if not holds:
-        raise Oops(message)
+        raise UsageError(message)
 
 
 class Segment(NamedTuple):
@@ -211,9 +239,11 @@ class Segment(NamedTuple):
     split: str
     index: int = 0  # of the row in its list
     tries: int = 0  # that failed
-    cheap: bool = True  # ask with the single cheap request first
     deaths: int = 0  # of workers that had it
-    closings: int = 0  # of a route that it met open
+    refusals: int = 0  # that it was the first to meet on a route
+    cheap: bool = True  # ask with the single cheap request first
+    nowhere: frozenset[str] = frozenset()  # routes in whose country it is not shown
+    unproven: bool = False  # it was said to be gone, without proof
     mark: str = ''  # its start in ms, where its video has other clips in other lists
     clip: int = 0  # its number in the ledger
 
@@ -236,11 +266,13 @@ class Task(NamedTuple):
     """What a worker is asked for: a segment, and the way to it."""
 
     segment: Segment
-    route: str = ''  # the proxy to go through, if any
-    cookies: str = ''  # the content of a Netscape file
+    route: str = ''  # its name
     cheap: bool = True
-    probe: bool = False  # it is to tell whether YouTube answers again
-    keep: bool = True  # False: fetched for what the fetching tells
+    probe: bool = False  # it is to tell whether YouTube answers
+    keep: bool = True  # False: a clip that is there already, fetched for what the fetching tells
+    at: float = 0.0  # when it started, unix s
+    proxy: str = ''  # the address of the route, if it is not this machine's own
+    cookies: str = ''  # the content of a Netscape file
 
 
 class Result(NamedTuple):
@@ -270,12 +302,10 @@ class Refused(Exception):
     def __init__(self, words: str) -> None:
         super().__init__(words)
         plain = ' '.join(re.split(r' Use --cookies| It is recommended', words)[0].split())  # the rest advises others
-        self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[:300]  # the address of a medium is long and holds the user's own
+        self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[
+            :300
+        ]  # the address of a medium is long and holds the user's own
         self.reason, self.verdict, self.sure = judge(words)
-
-
-class Late(BaseException):
-    """A clip has had its time; not an Exception, for yt-dlp catches those."""
 
 
 def hide(text: str) -> str:
@@ -293,9 +323,12 @@ def judge(words: str) -> tuple[str, str, bool]:
 
 
 def say(message: str) -> None:
-    """A line for the user, above the bar if there is one."""
-    with tqdm.external_write_mode():
-        print(message, flush=True)
+    """A line for the user, above the bar if there is one; to nobody once nobody listens."""
+    try:
+        with tqdm.external_write_mode():
+            print(message, flush=True)
+    except BrokenPipeError:  # `| head` has seen enough, but the run goes on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 COLUMNS = {  # what a column tells -> names that it goes by, in lower case
@@ -384,7 +417,9 @@ class Form(NamedTuple):
         if 'clip' in cells:
             return Row(*clip, (cells['label'],), more={'events': [self.event(cells, names)]})
         label = cells.get('label', '')
-        tags = distinct(tag.strip() for tag in re.split('[,;|]', f'{cells.get("tags", "")},{label if label[:1] == "/" else ""}'))
+        tags = distinct(
+            tag.strip() for tag in re.split('[,;|]', f'{cells.get("tags", "")},{label if label[:1] == "/" else ""}')
+        )
         more = {'captions': distinct([cells.get('caption', '')]), 'subset': cells.get('subset')}
         labels = distinct([label if label[:1] != '/' else ''])
         return Row(*clip, tags, labels, {name: value for name, value in more.items() if value})
@@ -405,7 +440,7 @@ def distinct(found: Iterable[str]) -> tuple[str, ...]:
 
 
 def recognise(path: Path) -> Form:
-    """The form of a list, by its first line; Oops if it has none of ours."""
+    """The form of a list, by its first line; UsageError if it has none of ours."""
     line = next((line for _, line, _ in read_lines(path)), b'').decode(errors='replace')
     separator = '\t' if '\t' in line else ','
     cells = []
@@ -424,7 +459,7 @@ def recognise(path: Path) -> Form:
         return AUDIOSET._replace(separator=separator)
     if path.name.endswith('_segments.csv') or (len(cells) > 3 and is_number(cells[1]) and is_number(cells[2])):
         return AUDIOSET
-    raise Oops(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
+    raise UsageError(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
 
 
 def read_lines(path: Path, headed: bool = False, at: int = 0, lines: int = 0) -> Iterator[tuple[int, bytes, int]]:
@@ -446,7 +481,9 @@ def read_labels(path: Path) -> dict[str, str]:
     with open(path, encoding='utf-8-sig', newline='') as lines:
         rows = list(csv.DictReader(lines))
     if not rows or not {'mid', 'display_name'} <= rows[0].keys():
-        raise Oops(f'{path}: not the list of labels, whose header names mid and display_name; delete it to fetch it anew')
+        raise UsageError(
+            f'{path}: not the list of labels, whose header names mid and display_name; delete it to fetch it anew'
+        )
     return {row['mid']: row['display_name'] for row in rows}
 
 
@@ -454,7 +491,10 @@ def read_names(path: Path) -> dict[str, str]:
     """Tag -> label of the strong labels: two columns without a header."""
     with open(path, encoding='utf-8-sig') as lines:
         rows = [line.rstrip('\n').split('\t') for line in lines if line.strip()]
-    require(rows and all(len(row) == 2 for row in rows), f'{path}: not the names of strong labels; delete it to fetch it anew')
+    require(
+        rows and all(len(row) == 2 for row in rows),
+        f'{path}: not the names of strong labels; delete it to fetch it anew',
+    )
     return dict(rows)
 
 
@@ -462,9 +502,11 @@ def read_ontology(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
     """Names and children of the classes of AudioSet's ontology, by their MIDs."""
     try:
         nodes = json.loads(path.read_text(encoding='utf-8-sig'))
-        return {node['id']: str(node['name']) for node in nodes}, {node['id']: list(node['child_ids']) for node in nodes}
+        return {node['id']: str(node['name']) for node in nodes}, {
+            node['id']: list(node['child_ids']) for node in nodes
+        }
     except (ValueError, KeyError, TypeError):
-        raise Oops(f"{path}: not AudioSet's ontology; delete it to fetch it anew") from None
+        raise UsageError(f"{path}: not AudioSet's ontology; delete it to fetch it anew") from None
 
 
 def list_path(settings: Settings, split: str) -> Path:
@@ -475,7 +517,7 @@ def list_path(settings: Settings, split: str) -> Path:
 
 
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
-    """The MIDs, and the names in lower case, of the classes that are meant and of those below them; Oops with the nearest."""
+    """The MIDs, and the names in lower case, of the classes that are meant and of those below them; UsageError with the nearest."""
     tags = defaultdict[str, list[str]](list, {name: [] for name in known})  # of the lists' own classes; by name
     for tag, label in labels.items():
         tags[label.casefold()].append(tag)
@@ -484,7 +526,9 @@ def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list
         if name not in labels and name.casefold() not in tags:
             plain = {label.casefold(): label for label in labels.values()}
             near = [repr(plain.get(one, one)) for one in difflib.get_close_matches(name.casefold(), tags, 3, 0.5)]
-            raise Oops(f'{name!r} is no class of these lists{"; did you mean " if near else ""}{" or ".join(near)}')
+            raise UsageError(
+                f'{name!r} is no class of these lists{"; did you mean " if near else ""}{" or ".join(near)}'
+            )
         todo += [name] if name in labels else tags[name.casefold()]
         found |= {name.casefold()} - labels.keys()
     while todo:
@@ -581,7 +625,7 @@ def provide(path: Path, routes: Iterable[str]) -> None:
         return
     there = ', '.join(sorted(p.name for p in path.parent.glob('*.[ct]sv'))) or 'nothing'
     why = f'{address(path.name)} cannot be fetched ({why})'
-    raise Oops(f'{path} is not there (but {there}), and {why}; put it there yourself')
+    raise UsageError(f'{path} is not there (but {there}), and {why}; put it there yourself')
 
 
 # ------------------------------------------------------------------------------------------------------------ ledger
@@ -603,12 +647,12 @@ CREATE TABLE clip (       -- a video and its seconds
 CREATE TABLE asks (       -- a row of a list asks for a clip
     list INT, position INT, clip INT, tagset INT, extra TEXT,  -- extra: events, captions, subset, JSON
     PRIMARY KEY (list, position)) WITHOUT ROWID;
+CREATE TABLE route (name TEXT PRIMARY KEY, budget REAL, refused REAL, at REAL);  -- what it has learned: rows an hour, unix s
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);  -- who writes, what was written and learned
 CREATE INDEX asked ON asks (clip);
 CREATE INDEX left_over ON clip (id) WHERE status IS NULL OR status = 'failed';
 """
 VERSION, APPLICATION = 1, 0x41534C31  # of the schema; of SQLite's header, 'ASL1'
-LATER_THAN = 'was written by a later version of this script; update it, or name another root'
 WHOLE_VIDEO = "status = 'gone' AND reason != 'too short'"  # what holds for every second of a video
 SETTLED = 'status, reason, message, settled, path, title, duration, padded, bytes, sha256, format, language'
 
@@ -630,37 +674,58 @@ def of_ext(path: Path, ext: str) -> bool:
 
 
 def open_db(path: Path, write: bool) -> sqlite3.Connection:
-    """Open a ledger; Oops for what is none, is damaged or comes of a later version. Nothing is written to such a file."""
+    """Open a ledger; UsageError for what is none, is damaged or comes of a later version: nothing is written to such a file."""
     new = write and not (path.exists() and path.stat().st_size)
+    mode = (
+        'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
+    )  # to read what a killed run left, it is rolled back
     try:
-        db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={"rwc" if write else "ro"}', uri=True, isolation_level=None)
-        version, made_by = (db.execute(f'PRAGMA {name}').fetchone()[0] for name in ('user_version', 'application_id'))
+        db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', 60, uri=True, isolation_level=None)
+        try:
+            made_by = db.execute('PRAGMA application_id').fetchone()[0]
+        except sqlite3.OperationalError:  # a file system without shared memory, which WAL wants
+            db.execute('PRAGMA locking_mode = EXCLUSIVE')
+            made_by = db.execute('PRAGMA application_id').fetchone()[0]
         require(new or made_by == APPLICATION, f'{path}: not a ledger of this script; move it away')
-        require(new or version <= VERSION, f'{path} {LATER_THAN}')
+        version = db.execute('PRAGMA user_version').fetchone()[0]
+        require(
+            new or version <= VERSION,
+            f'{path} was written by a later version of this script; update it, or name another root',
+        )
         if write:
-            db.execute(f'PRAGMA cache_size = {-24_000}')  # KiB; the unique index is filled in no order
+            db.execute('PRAGMA cache_size = -24000')  # KiB; the unique index is filled in no order
+            db.execute('BEGIN IMMEDIATE')
+            db.execute('ROLLBACK')
         if new:
-            db.executescript(f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT')
+            db.executescript(
+                f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT'
+            )
         db.execute('SELECT * FROM clip, asks, list, tagset, state LIMIT 1').fetchone()
     except sqlite3.Error as error:
         if shutil.disk_usage(path.parent).free < 1e6:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        raise Oops(
-            f'{path}: {error}; move it away: clips in their places are taken in again, only titles and reasons are lost'
-        ) from None
+        remedy = (
+            'name another root'
+            if 'readonly' in str(error)
+            else 'move it away: clips in their places are taken in again'
+        )
+        raise UsageError(f'{path}: {error}; {remedy}') from None
     return db
 
 
 def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
-    """Be the one writer of a ledger until the lock is released; Oops names who is. None where the file system has no locks."""
+    """Be the one writer of a ledger until the lock is released; UsageError names who is. None where the file system has no locks."""
     lock = filelock.FileLock(path.with_name(f'.{path.stem}.lock'), timeout=patience)
     try:
         lock.acquire()
     except filelock.Timeout:
         who = 'another run'
-        with contextlib.suppress(Oops, OSError, sqlite3.Error, TypeError), contextlib.closing(open_db(path, write=False)) as db:
+        with (
+            contextlib.suppress(UsageError, OSError, sqlite3.Error, TypeError),
+            contextlib.closing(open_db(path, write=False)) as db,
+        ):
             who = db.execute("SELECT value FROM state WHERE name = 'writer'").fetchone()[0]
-        raise Oops(f'{path} is in use by {who}; wait for it, or name another root') from None
+        raise UsageError(f'{path} is in use by {who}; wait for it, or name another root') from None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             raise
@@ -676,7 +741,7 @@ class Ledger:
         self.sharded = settings.shard != '0/1'
         self.db = open_db(self.path, write)
         self.tagsets: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}  # those met while reading
-        self.committed, self.changed = time.monotonic(), False
+        self.committed, self.changed, self.routes = time.monotonic(), False, dict[str, Learned]()
         if write:
             mode = 'DELETE' if self.sharded else 'WAL'  # WAL wants one host; shards may share a network file system
             self.db.execute(f'PRAGMA journal_mode = {mode}')
@@ -688,7 +753,7 @@ class Ledger:
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(sqlite3.Error):  # a full disk
-            self.commit(at_once=True)
+            self.commit(at_once=True, patience=60)
         self.db.close()
 
     def get(self, name: str) -> str:
@@ -706,11 +771,18 @@ class Ledger:
             self.changed = True
             self.set('written', '')
 
-    def commit(self, at_once: bool = False) -> None:
-        """A commit for each result; of shards one a second, for each syncs the disk."""
-        if self.db.in_transaction and (at_once or not self.sharded or time.monotonic() - self.committed > 1):
+    def commit(self, at_once: bool = False, patience: float = 1) -> None:
+        """A commit for each result; of shards one a second, for each syncs the disk. Who reads a shard's ledger longer than
+        `patience` (s) has it wait for the next one."""
+        if not self.db.in_transaction or not (at_once or not self.sharded or time.monotonic() - self.committed > 1):
+            return
+        self.committed = time.monotonic()
+        self.db.execute(f'PRAGMA busy_timeout = {1000 * patience:.0f}')
+        try:
             self.db.execute('COMMIT')
-            self.committed = time.monotonic()
+        except sqlite3.OperationalError as error:
+            if 'locked' not in str(error) or patience > 1:
+                raise
 
     def settle(self, result: Result) -> None:
         """Write down what became of a clip, and with it what that says of the other seconds of its video."""
@@ -725,12 +797,26 @@ class Ledger:
         )
         others = 'ytid = ? AND id != ?'
         if result.verdict == DONE:  # so the video is there after all
-            self.db.execute(f'UPDATE clip SET status = NULL WHERE {WHOLE_VIDEO} AND {others}', (segment.ytid, segment.clip))
+            self.db.execute(
+                f'UPDATE clip SET status = NULL WHERE {WHOLE_VIDEO} AND {others}', (segment.ytid, segment.clip)
+            )
         elif result.verdict == GONE and result.reason != 'too short':
             gone = "UPDATE clip SET status = 'gone', reason = ?, message = ?, settled = ?"
             left = "(status IS NULL OR status = 'failed')"
             self.db.execute(f'{gone} WHERE {left} AND {others}', (*map(clean, why), now, segment.ytid, segment.clip))
         self.commit()
+
+    def learned(self) -> dict[str, Learned]:
+        """What the routes have learned in former runs."""
+        return {name: Learned(*told) for name, *told in self.db.execute('SELECT name, budget, refused, at FROM route')}
+
+    def remember(self, learned: dict[str, Learned]) -> None:
+        """Keep what the routes have learned."""
+        if learned != self.routes:
+            self.routes = learned
+            self.db.executemany(
+                'INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', ((name, *told) for name, told in learned.items())
+            )
 
     def reopen(self, where: str, *values: Any) -> None:
         """Have clips fetched anew."""
@@ -774,7 +860,9 @@ class Reader:
     def register(self, split: str, path: Path, form: Form) -> int:
         """The list's number; forgets what it asked for if its file is another one now."""
         db, stat = self.ledger.db, path.stat()
-        known = db.execute('SELECT id, size, mtime_ns, whole, bytes, lines FROM list WHERE name = ?', (split,)).fetchone()
+        known = db.execute(
+            'SELECT id, size, mtime_ns, whole, bytes, lines FROM list WHERE name = ?', (split,)
+        ).fetchone()
         if known and known[1:3] == (stat.st_size, stat.st_mtime_ns) and (known[3] or not form.headed):
             if not known[3]:
                 self.lines[split] = read_lines(path, form.headed, *known[4:])
@@ -898,7 +986,10 @@ class Reader:
         for tag in set(tags) - self.labels.keys() - self.unknown:
             self.unknown.add(tag)
             say(f'{tag}: has no label in class_labels_indices.csv, kept as it is')
-        texts = [json.dumps(names, ensure_ascii=False) for names in (tags, labels or [self.labels.get(tag, tag) for tag in tags])]
+        texts = [
+            json.dumps(names, ensure_ascii=False)
+            for names in (tags, labels or [self.labels.get(tag, tag) for tag in tags])
+        ]
         db = self.ledger.db
         db.execute('INSERT OR IGNORE INTO tagset (tags, labels) VALUES (?, ?)', texts)
         found = db.execute('SELECT id FROM tagset WHERE (tags, labels) = (?, ?)', texts).fetchone()[0]
@@ -941,11 +1032,26 @@ class Job:
     TO_DO = "(c.status IS NULL OR c.status = 'failed')"
 
     def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
-        self.reader, self.db, self.settings, self.choice, self.began = reader, reader.ledger.db, settings, choice, time.time()
-        self.given, self.classes = set[int](), dict[int, tuple[str, ...]]()  # clips on their way; tagset -> what it names
-        for table in ('run (id INTEGER PRIMARY KEY, rank INT)', 'wanted (id INTEGER PRIMARY KEY)', 'picked (list, position)'):
+        self.reader, self.db, self.settings, self.choice, self.began = (
+            reader,
+            reader.ledger.db,
+            settings,
+            choice,
+            time.time(),
+        )
+        self.given, self.classes = (
+            set[int](),
+            dict[int, tuple[str, ...]](),
+        )  # clips on their way; tagset -> what it names
+        for table in (
+            'run (id INTEGER PRIMARY KEY, rank INT)',
+            'wanted (id INTEGER PRIMARY KEY)',
+            'picked (list, position)',
+        ):
             self.db.execute(f'CREATE TEMP TABLE {table}')
-        self.db.executemany('INSERT INTO run VALUES (?, ?)', ((id, rank) for rank, id in enumerate(reader.ids.values())))
+        self.db.executemany(
+            'INSERT INTO run VALUES (?, ?)', ((id, rank) for rank, id in enumerate(reader.ids.values()))
+        )
         share, shares = map(int, settings.shard.split('/'))
         self.db.create_function('mine', 1, lambda ytid: zlib.crc32(ytid.encode()) % shares == share, deterministic=True)
         self.where = self.choose()
@@ -961,7 +1067,9 @@ class Job:
         self.reader.finish()
         self.refresh()
         for list_id in self.reader.ids.values():
-            rows = self.db.execute('SELECT position, tagset FROM asks WHERE list = ? ORDER BY position', (list_id,)).fetchall()
+            rows = self.db.execute(
+                'SELECT position, tagset FROM asks WHERE list = ? ORDER BY position', (list_id,)
+            ).fetchall()
             picked = self.choice.pick(self.classes[tagset] for _, tagset in rows)
             kept = ((list_id, position) for position, _ in itertools.compress(rows, picked))
             self.db.executemany('INSERT INTO picked VALUES (?, ?)', kept)
@@ -970,7 +1078,9 @@ class Job:
     def refresh(self) -> None:
         """Learn the sets of classes that were read since, and which of them are wanted."""
         known = max(self.classes, default=0)
-        for id, tags, labels in self.db.execute('SELECT id, tags, labels FROM tagset WHERE id > ?', (known,)).fetchall():
+        for id, tags, labels in self.db.execute(
+            'SELECT id, tags, labels FROM tagset WHERE id > ?', (known,)
+        ).fetchall():
             self.classes[id] = tuple(json.loads(tags) or json.loads(labels))
             if self.choice and self.choice.takes(self.classes[id]):
                 self.db.execute('INSERT INTO wanted VALUES (?)', (id,))
@@ -982,7 +1092,9 @@ class Job:
             within = f'FROM {self.TABLES} WHERE l.id = {list_id}{self.where}{self.first}'
             while True:
                 self.refresh()
-                last = self.db.execute(f'SELECT a.position {within} ORDER BY a.position LIMIT 1 OFFSET {left - 1}').fetchone()
+                last = self.db.execute(
+                    f'SELECT a.position {within} ORDER BY a.position LIMIT 1 OFFSET {left - 1}'
+                ).fetchone()
                 if last:
                     return f' AND (l.rank, a.position) <= ({rank}, {last[0]})'
                 if split not in self.reader.lines:
@@ -995,7 +1107,9 @@ class Job:
         """Have the rows that are gone for one of these reasons asked for once more."""
         if reasons:
             within = f"SELECT c.id FROM {self.TABLES} WHERE c.status = 'gone'{self.where}"
-            self.reader.ledger.reopen(f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})', json.dumps(reasons))
+            self.reader.ledger.reopen(
+                f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})', json.dumps(reasons)
+            )
 
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists, each once; reads on where that is needed."""
@@ -1023,13 +1137,15 @@ class Job:
         query = f'SELECT {columns} FROM {tables} WHERE {condition}{self.where} ORDER BY c.id, l.rank LIMIT {most}'
         segments = dict[int, Segment]()
         for id, name, ytid, start, end, tagset, position, split in self.db.execute(query, values):
-            made = Segment(ytid, start / 1000, end / 1000, self.classes[tagset], split, position, clip=id, mark=name[14:])
+            made = Segment(
+                ytid, start / 1000, end / 1000, self.classes[tagset], split, position, clip=id, mark=name[14:]
+            )
             segments.setdefault(id, made)
         return list(segments.values())
 
-    def known_good(self) -> Segment | None:
-        """A row whose clip is there."""
-        return next(iter(self.find('c.status = ?', DONE, most=1)), None)
+    def known_good(self) -> list[Segment]:
+        """Some rows whose clips are there."""
+        return self.find('c.status = ?', DONE, most=5)
 
     def counts(self, of: str | None = None) -> Counter[tuple[int, int, str | None, str | None]]:
         """How many clips there are by list, tagset, status and reason; each counts for its first list, unless `of` says else."""
@@ -1087,7 +1203,9 @@ def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, s
     """Name, path, record (JSON without its opening brace) and the fields of it that only some records have."""
     for _, group in itertools.groupby(db.execute(RECORDS), key=lambda row: row[0]):
         (_, name, path, title, ytid, start, end, duration, form, language, padded, *row), *others = group
-        split, tags, labels, more = combine([row, *(other[11:] for other in others)]) if others or row[3] else (*row[:3], {})
+        split, tags, labels, more = (
+            combine([row, *(other[11:] for other in others)]) if others or row[3] else (*row[:3], {})
+        )
         rest = '' if language == 'null' else f', "language": {language}'
         rest += '' if padded is None else f', "padded": {padded}'
         fields = {field for field in MORE if field in more or f'"{field}"' in rest}
@@ -1187,7 +1305,8 @@ def merge_metadata(ledger: Ledger) -> str:
 def learn(ledger: Ledger, path: Path) -> None:
     """Take over what another ledger knows to be settled; of another ext only what is gone. Nothing if it has not changed."""
     name, same = f'learned {path.name}', of_ext(path, ledger.settings.ext)
-    if ledger.get(name) == stamp(path):
+    now = f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'  # as it is before we read
+    if ledger.get(name) == now:
         return
     open_db(path, write=False).close()
     db, statuses = ledger.db, "('done', 'gone')" if same else "('gone')"
@@ -1200,7 +1319,7 @@ def learn(ledger: Ledger, path: Path) -> None:
             f'INSERT INTO clip ({columns}) SELECT {columns} FROM other.clip WHERE status IN {statuses} '
             f"ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {told} WHERE clip.status IS NULL OR clip.status = 'failed'"
         )
-        ledger.set(name, stamp(path))
+        ledger.set(name, now)
         ledger.commit(at_once=True)
     finally:
         db.execute('DETACH other')
@@ -1220,7 +1339,10 @@ def copy_lists(ledger: Ledger, path: Path) -> None:
             mine = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
             db.execute('DELETE FROM asks WHERE list = ?', (mine,))
             columns = 'rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
-            db.execute(f'UPDATE list SET ({columns}) = (SELECT {columns} FROM other.list WHERE id = ?) WHERE id = ?', (id, mine))
+            db.execute(
+                f'UPDATE list SET ({columns}) = (SELECT {columns} FROM other.list WHERE id = ?) WHERE id = ?',
+                (id, mine),
+            )
             db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
             theirs = 'other.asks a JOIN other.clip c ON c.id = a.clip'
             db.execute(
@@ -1246,7 +1368,7 @@ def merge_ledgers(settings: Settings) -> str:
     settings.ledger = ledger_path(settings, '0/1')
     try:
         lock = claim(settings.ledger)
-    except Oops:
+    except UsageError:
         with Ledger(settings, write=False) as ledger:
             return merge_metadata(ledger)
     with lock or contextlib.nullcontext(), Ledger(settings) as ledger:
@@ -1293,7 +1415,9 @@ class Output(NamedTuple):
 
     picture: bool
     mimes: tuple[str, ...]  # of YouTube's streams that are enough where they are whole
-    tolerance: float  # s that a clip may be from its nominal length: containers round, mp4 keeps frames behind an edit list
+    tolerance: (
+        float  # s that a clip may be from its nominal length: containers round, mp4 keeps frames behind an edit list
+    )
     streams: list[str]  # ffmpeg's words for what is not the sound
 
 
@@ -1361,7 +1485,11 @@ def originals(formats: list[Source], streams: list[dict[str, Any]]) -> list[Sour
     if heard and not ours:
         raise Refused('the original sound has no address, only other tracks have one')
     kinds = [stream.get('mimeType') or '' for stream in streams]
-    if not heard and any('video/' in kind for kind in kinds) and not any(re.search('audio/|mp4a|opus', kind) for kind in kinds):
+    if (
+        not heard
+        and any('video/' in kind for kind in kinds)
+        and not any(re.search('audio/|mp4a|opus', kind) for kind in kinds)
+    ):
         raise Refused('the video has no sound')
     return ours
 
@@ -1397,8 +1525,17 @@ def output_args(settings: Settings, segment: Segment, codec: str, lead: float) -
     return [*streams, *ENCODE[settings.ext], *rate, *count, *cut]
 
 
-HTTP_FLAGS = {'multiple_requests': 1, 'initial_request_size': 8192, 'short_seek_size': 32768, 'request_size': 0}  # of ffmpeg 9
-REQUESTS = {'m4a': 1.0, 'webm': 1.4, 'mp4': 1.4}  # ext of a source -> size of its requests in terms of a clip's, as measured
+HTTP_FLAGS = {
+    'multiple_requests': 1,
+    'initial_request_size': 8192,
+    'short_seek_size': 32768,
+    'request_size': 0,
+}  # of ffmpeg 9
+REQUESTS = {
+    'm4a': 1.0,
+    'webm': 1.4,
+    'mp4': 1.4,
+}  # ext of a source -> size of its requests in terms of a clip's, as measured
 
 
 def input_args(settings: Settings, segment: Segment, source: Source, flags: set[str], lead: float) -> list[str]:
@@ -1481,7 +1618,9 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
             ours = originals(context['formats'], self.streams)
             if 'format' in settings.ydl_opts:  # somebody's own, of the original all the same
                 kept = [source for source in context['formats'] if source.get('acodec') == 'none' or source in ours]
-                yield from self._downloader.build_format_selector(settings.ydl_opts['format'])({**context, 'formats': kept})
+                yield from self._downloader.build_format_selector(settings.ydl_opts['format'])(
+                    {**context, 'formats': kept}
+                )
                 return
             chosen = choose(settings, context['formats'], ours, self.length)
             if cheap and not rank(chosen, self.length, settings)[0]:
@@ -1510,7 +1649,9 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
         ydl = yt_dlp.YoutubeDL(options)
     else:
         skip = {'player_skip': ['webpage', 'configs', 'js', 'initial_data'], 'skip': ['hls', 'dash', 'translated_subs']}
-        client = {'player_client': [settings.client]} if settings.client else {}  # without JavaScript yt-dlp knows which
+        client = (
+            {'player_client': [settings.client]} if settings.client else {}
+        )  # without JavaScript yt-dlp knows which
         theirs = options.get('extractor_args') or {}
         options['extractor_args'] = {**theirs, 'youtube': {**skip, **client, **theirs.get('youtube', {})}}
 
@@ -1568,78 +1709,33 @@ def check_ydl_opts(settings: Settings) -> None:
         try_question(settings, cheap=False)
     except (YoutubeDLError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
-        raise Oops(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
-
-
-running: set[subprocess.Popen] = set()  # the ffmpegs of this process
-
-
-def kill_group(leader: int) -> None:
-    """End a worker and its ffmpeg at once, where the system has groups of processes."""
-    with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+        raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
 
 def end_at_once(*_: object) -> NoReturn:
-    """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it."""
-    kill_group(os.getpid())
-    for process in list(running):  # where there are no groups
-        process.kill()
+    """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it, where the system has groups of processes."""
+    if hasattr(os, 'killpg') and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(1)
 
 
-def end_with_parent(worker: Worker) -> None:
+def end_with_parent(scratch: Path) -> None:
     """No worker outlives the program, however that ends, nor do its copies of the cookies."""
     multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    if worker.scratch != worker.folder:
-        shutil.rmtree(worker.scratch, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
     end_at_once()
 
 
-@contextlib.contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Raise Late in the block after so many s, whatever it waits for; its ffmpeg ends first."""
-    armed = True
-
-    def raise_late(*_: object) -> None:
-        if armed:
-            raise Late
-
-    def ring() -> None:
-        for process in list(running):
-            process.kill()
-        if hasattr(signal, 'pthread_kill'):
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGABRT)  # interrupts a system call, too
-        else:
-            _thread.interrupt_main(signal.SIGABRT)
-
-    signal.signal(signal.SIGABRT, raise_late)  # of the signals that every system has, the one that nobody sends
-    timer = threading.Timer(seconds, ring)
-    timer.start()
-    try:
-        yield
-    finally:
-        armed = False
-        timer.cancel()
-
-
-def watched_popen(log: Path) -> type:
-    """yt-dlp's process class, for its ffmpeg: within reach of the time limit, its stderr kept in `log`."""
+def logged_popen(log: Path) -> type:
+    """yt-dlp's process class, for its ffmpeg, with its stderr kept in `log`."""
     from yt_dlp.utils import Popen
 
-    class WatchedPopen(Popen):
+    class LoggedPopen(Popen):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
             with open(log, 'wb') as words:
                 super().__init__(*args, stderr=words, **kwargs)
-            running.add(self)
 
-        def wait(self, timeout: float | None = None) -> int:
-            try:
-                return super().wait(timeout)
-            finally:
-                running.discard(self)
-
-    return WatchedPopen
+    return LoggedPopen
 
 
 def shortest_track(path: Path) -> float:
@@ -1691,24 +1787,25 @@ def place(settings: Settings, segment: Segment) -> Path:
 class Worker:
     """What a process keeps from clip to clip: its settings, its scratch folder and its YoutubeDLs, two for each route."""
 
-    def __init__(self, settings: Settings, scratch: Path, http_flags: set[str]) -> None:
+    def __init__(self, settings: Settings, folder: Path, http_flags: set[str]) -> None:
+        from yt_dlp.downloader import external
+
         self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
-        self.folder, self.scratch, self.log = scratch, scratch, scratch  # until the first task makes its own
+        self.scratch = Path(tempfile.mkdtemp(dir=folder))  # for the owner's eyes only
+        self.log = self.scratch / 'ffmpeg.log'
+        self.log.touch()
+        external.Popen = logged_popen(self.log)
         self.listener, self.ydls, self.copies = Listener(), {}, []
-        self.task = Task(Segment('', 0, 0, (), ''))
+        self.task, self.doubted = (
+            Task(Segment('', 0, 0, (), '')),
+            None,
+        )  # doubted: what the cheap request was refused for
 
     def begin(self, task: Task) -> None:
         """Get ready for a task; other cookies than last time need other YoutubeDLs."""
-        from yt_dlp.downloader import external
-
         if task.cookies != self.task.cookies:
             self.forget()
-        self.task = task
-        if self.scratch == self.folder:
-            self.scratch = Path(tempfile.mkdtemp(dir=self.folder))  # for the owner's eyes only
-            self.log = self.scratch / 'ffmpeg.log'
-            self.log.touch()
-            external.Popen = watched_popen(self.log)
+        self.task, self.doubted = task, None
 
     def forget(self) -> None:
         """Close all YoutubeDLs and their connections."""
@@ -1733,9 +1830,9 @@ class Worker:
         return not self.task.cookies and not {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys()
 
     def ydl(self, cheap: bool) -> Any:
-        key = self.task.route, cheap
+        key = self.task.proxy, cheap
         if key not in self.ydls:
-            self.ydls[key] = open_ydl(self.settings, self.listener, self.task.route, self.copy_cookies(), cheap)
+            self.ydls[key] = open_ydl(self.settings, self.listener, self.task.proxy, self.copy_cookies(), cheap)
         return self.ydls[key]
 
     def ask(self, segment: Segment, cheap: bool) -> dict[str, Any]:
@@ -1761,33 +1858,28 @@ class Worker:
         return info
 
     def ask_twice(self, segment: Segment) -> tuple[dict[str, Any], bool]:
-        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought it."""
-        cheap, first = self.task.cheap and self.may_be_cheap, None
+        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought it. A worker
+        that is throttled does not ask a second time: that would only cost more refusals."""
+        cheap = self.task.cheap and self.may_be_cheap
         if cheap:
             try:
                 return self.ask(segment, cheap=True), False
             except Refused as refused:
-                if refused.sure:
+                if refused.sure or refused.verdict == THROTTLED:
                     raise
-                first = refused
-        try:
-            return self.ask(segment, cheap=False), cheap
-        except OSError:  # of the disk
-            raise
-        except Exception as error:  # an extractor may break in any way, and then the first answer is the better one
-            vague = not isinstance(error, Refused) or error.reason in VAGUE
-            shown = (
-                isinstance(error, Refused) and error.reason == 'no format' and first and first.reason in ('unavailable', 'drm')
-            )
-            if first and vague and first.reason not in VAGUE and not shown:
-                raise first from None
-            raise
+                self.doubted = refused
+        info, self.doubted = self.ask(segment, cheap=False), None
+        return info, cheap
 
     def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
         """Make the final file of the wanted seconds; returns its duration (s). A video ends where its sound ends."""
         sources = info.pop('requested_formats', None) or [info]
         sources = [source if is_direct(source) else self.download_whole(info, source) for source in sources]
-        video = info.get('duration') or max((length_of(source, math.inf) for source in info['formats']), default=0) or math.inf
+        video = (
+            info.get('duration')
+            or max((length_of(source, math.inf) for source in info['formats']), default=0)
+            or math.inf
+        )
         ends = [length_of(source, video) if is_direct(source) else measure(Path(source['url'])) for source in sources]
         end, slack = (min(ends), 0.0) if all(ends) else (video, 1.0)  # s; YouTube gives whole s for the video
         if end < min(segment.end, video - SHORT):
@@ -1852,9 +1944,13 @@ class Worker:
 
     def run_ffmpeg_here(self, *args: str) -> None:
         """An ffmpeg of our own over files of ours; what it makes is measured by the caller."""
-        watched_popen(self.log)([self.settings.ffmpeg, '-loglevel', 'error', '-y', *args], stdin=subprocess.DEVNULL).wait()
+        logged_popen(self.log)(
+            [self.settings.ffmpeg, '-loglevel', 'error', '-y', *args], stdin=subprocess.DEVNULL
+        ).wait()
 
-    def run_ffmpeg(self, info: dict[str, Any], sources: list[Source], segment: Segment, flags: set[str], made: Path) -> float:
+    def run_ffmpeg(
+        self, info: dict[str, Any], sources: list[Source], segment: Segment, flags: set[str], made: Path
+    ) -> float:
         """One ffmpeg, started by yt-dlp, makes the final file; returns its duration (s)."""
         from yt_dlp.downloader.external import FFmpegFD
         from yt_dlp.utils import DownloadError
@@ -1904,47 +2000,846 @@ class Worker:
         return duration if abs(duration - (segment.end - segment.start)) <= self.tolerance else 0.0
 
     def done(self, path: Path, made: Path, info: dict[str, Any], duration: float) -> Result:
-        known = {name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None}
+        known = {
+            name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None
+        }
         known['duration'] = round(duration, 3)
         place = {'path': path.relative_to(self.settings.root).as_posix(), 'ext': self.settings.ext}
-        record = {**place, **known, 'bytes': made.stat().st_size, 'sha256': hashlib.sha256(made.read_bytes()).hexdigest()}
-        return Result(self.task.segment, DONE, DONE, record=record, made='' if made == path else str(made))
+        record = {
+            **place,
+            **known,
+            'bytes': made.stat().st_size,
+            'sha256': hashlib.sha256(made.read_bytes()).hexdigest(),
+        }
+        return Result(
+            self.task.segment, DONE, DONE, record=record, made='' if made == path or not self.task.keep else str(made)
+        )
 
 
-def fetch(worker: Worker, task: Task) -> Result:
-    """The worker's edge: whatever happens comes back as a Result."""
-    try:
-        with time_limit(worker.settings.clip_timeout):
-            return worker.fetch(task)
-    except Refused as refused:
-        no = refused
-    except Late:
-        with contextlib.suppress(OSError):
-            worker.forget()
-        no = Refused(f'not done within {worker.settings.clip_timeout} s')
-    except OSError as error:  # of the disk, or of a connection that yt-dlp did not expect to break
-        no = Refused(str(error))
-    except Exception as error:  # the one place for what nobody expected; its traceback is shown and kept
-        return Result(task.segment, FAILED, 'unexpected', hide(f'{type(error).__name__}: {error}\n{traceback.format_exc()}'))
-    return Result(task.segment, no.verdict, no.reason, no.words)
+worker: Worker | None = None  # of this process, once the pool has opened it
 
 
-def serve(tasks: Any, *args: Any) -> None:
-    """The life of a worker process: answer each task that comes through the pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to all; the parent decides
+def open_worker(*given: Any) -> None:
+    """The beginning of a worker process, a group of its own with its ffmpegs. The parent alone decides about a Ctrl-C."""
+    global worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, 'setpgid'):
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, end_at_once)
-    worker = Worker(*args)
-    threading.Thread(target=end_with_parent, args=[worker], daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):  # nobody is there any more
-        while True:
-            tasks.send(fetch(worker, tasks.recv()))
-    if worker.scratch != worker.folder:
-        shutil.rmtree(worker.scratch, ignore_errors=True)
+    if hasattr(signal, 'pthread_sigmask'):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+    worker = Worker(*given)
+    threading.Thread(target=end_with_parent, args=[worker.scratch], daemon=True).start()
 
 
-# --------------------------------------------------------------------------------------------------------------- run
+def fetch(task: Task) -> Result:
+    """The worker's edge: whatever happens comes back as a Result."""
+    try:
+        return worker.fetch(task)
+    except Refused as refused:
+        no = refused
+    except OSError as error:  # of the disk, or of a connection that yt-dlp did not expect to break
+        no = Refused(str(error))
+    except Exception as error:  # the one place for what nobody expected; its traceback is shown and kept
+        words = hide(f'{type(error).__name__}: {error}\n{traceback.format_exc()}')
+        no = Refused('')
+        no.reason, no.verdict, no.words = 'unexpected', FAILED, words
+    doubted = worker.doubted
+    shown = (
+        no.reason == 'no format' and doubted and doubted.reason in ('unavailable', 'drm')
+    )  # it is there, if without addresses
+    if doubted and no.reason in VAGUE and doubted.reason not in VAGUE and not shown:
+        no = doubted  # its answer was the better one
+    return Result(task.segment, no.verdict, no.reason, no.words)
+
+
+# ------------------------------------------------------------------------------------------------------------- pace
+def clock(at: float, now: float) -> str:
+    """A time of day, with the date if it is another day's."""
+    day = '' if time.localtime(at)[:3] == time.localtime(now)[:3] else '%Y-%m-%d '
+    return time.strftime(f'{day}%H:%M:%S', time.localtime(at))
+
+
+HOUR = 3600  # s
+RATE_LIMIT = 1800  # s of the first pause where YouTube speaks of a rate limit, which lasts up to an hour
+SHARE = 0.9  # of what came through before a refusal: what a route keeps to after it
+LEAST = 100  # rows per hour that it keeps to at least; fewer than these in an hour tell nothing of its limit
+BACK = 0.3  # days in which it makes half the way back to the rate that was refused
+DAILY = 0.005  # by how much it grows in a day on top of that, in two days by four times as much
+SUSPECT = ('unavailable', 'drm')  # reasons of gone rows that may be an answer to everything that a route asks
+FEW = 4  # of such answers or failures in a row, without a clip between them, until a known clip is asked
+ELSEWHERE = 3  # routes that have to say "not in your country", if there are as many
+CLOSINGS = 4  # refusals that a row was the first to meet; with the next one it may be the row
+
+
+Settle = Callable[[Result], None]
+
+
+def give_back(result: Result) -> Segment:
+    """The row of a result that is not held against it."""
+    return result.segment._replace(unproven=result.verdict == GONE)
+
+
+class Learned(NamedTuple):
+    """What a route has learned of YouTube's limit."""
+
+    budget: float  # rows per hour that it kept to at first
+    refused: float  # rows per hour that were too many
+    at: float  # when that was
+
+    def rate(self, now: float) -> float:
+        """Segments per hour by now: back to what was refused within hours, beyond it within days."""
+        days = max(0, now - self.at) / DAY
+        return self.refused * (1 + DAILY * days**2) - (self.refused - self.budget) * 0.5 ** (days / BACK)
+
+
+class Budget:
+    """When the next row may start on a route: at once, but evenly spread after YouTube has refused."""
+
+    def __init__(self, per_hour: int | None, learned: Learned | None) -> None:
+        self.per_hour, self.learned = per_hour, learned  # per_hour: the user's own ceiling
+        self.starts = deque[float](maxlen=per_hour or 0)
+        self.passes = deque[float]()  # when the rows of the last hour started that YouTube answered
+        self.next = 0.0
+
+    def due(self) -> float:
+        return max(self.next, self.starts[0] + HOUR if len(self.starts) == self.per_hour else 0)
+
+    def rate(self, now: float) -> float:
+        """Segments per hour; inf: as many as it takes."""
+        return min(self.per_hour or math.inf, self.learned.rate(now) if self.learned else math.inf)
+
+    def start(self, now: float) -> None:
+        self.starts.append(now)
+        interval = HOUR / self.learned.rate(now) if self.learned else 0
+        self.next = max(self.next, now - interval) + interval
+
+    def passed(self, at: float, until: float) -> None:
+        """Count a row that came through, and forget those of more than an hour before."""
+        self.passes.append(at)
+        while self.passes[0] < until - HOUR:
+            self.passes.popleft()
+
+    def learn(self, refused: float, now: float) -> None:
+        """Keep below what came through in the hour before the refusal, or in less if YouTube answers sooner."""
+        if not self.passes:
+            return
+        count, first = len(self.passes), self.passes[0]
+        granted = count * HOUR / min(HOUR, max(1, now - first))
+        hourly = now - first >= HOUR and count >= LEAST  # else too fast was the burst, not the hour
+        too_many = granted if hourly else count * HOUR / max(1, refused - first)
+        budget = max(SHARE * granted, LEAST, self.learned.rate(now) / 2 if self.learned else 0)
+        self.learned = Learned(budget, max(budget, too_many), now)
+
+
+class Route:
+    """Whether one route is open, and the results on it that may be the weather's."""
+
+    def __init__(self, name: str, settings: Settings, learned: Learned | None = None) -> None:
+        self.name, self.settings, self.budget = name, settings, Budget(settings.per_hour, learned)
+        self.flying, self.last = 0, 0.0  # rows in flight; when the last one started
+        self.why: Result | None = None  # what closed it
+        self.since, self.until, self.interval = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
+        self.probes, self.refused = 0, set[str]()  # probes since it closed; rows that were refused since it learned
+        self.held: list[tuple[float, Result]] = []  # doubts, and gone rows without proof, with the time
+        self.streak: dict[str, Result] = {}  # rows since the last clip that failed or are gone without proof
+        self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
+        self.through = False  # a cheap request was answered since it is open
+
+    @property
+    def doubts(self) -> list[Result]:
+        return [result for _, result in self.held if result.verdict == DOUBT]
+
+    def say(self, words: str) -> None:
+        say(words if self.name == 'direct' else f'{self.name}: {words}')
+
+    def miss(self, weight: int) -> None:
+        """Give the cheap request up when it keeps failing where the full extraction succeeds."""
+        self.misses += weight
+        if self.cheap and self.misses >= 5:
+            self.cheap = False
+            self.say('the cheap request keeps failing where the full extraction succeeds: going on with the full one')
+
+    def due(self) -> float:
+        """When a row may start; inf: not before the one in flight is back."""
+        pause = 0 if not self.why else math.inf if self.flying else self.until
+        return max(pause, self.budget.due())
+
+    def start(self, row: Segment, now: float, control: bool) -> Task:
+        probe = control or bool(self.why)
+        self.flying, self.last, self.probes = self.flying + 1, now, self.probes + probe
+        self.budget.start(now)
+        return Task(row, self.name, row.cheap and self.cheap and not probe, probe, not control, now)
+
+    def close(self, result: Result, now: float) -> list[Segment]:
+        """Let nothing start for a pause that doubles each time; returns the rows held: it was not them."""
+        least = RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause
+        self.interval = max(least, 2 * self.interval)
+        self.until = now + min(self.interval * random.uniform(0.8, 1.2), self.settings.longest_pause)
+        if not self.why:
+            self.since, self.probes = now, 0
+        if not self.why or result.reason != self.why.reason:
+            who, remedy = (
+                ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
+            )
+            words = textwrap.shorten(result.words, 140, placeholder=' …')
+            self.say(f'{who} ({words}); one row tries again at {clock(self.until, now)}{remedy}')
+        back = [give_back(held) for _, held in self.held]
+        self.why, self.held, self.streak = result, [], {}
+        return back
+
+    def open(self, now: float) -> None:
+        """Start again. The refusal of a single row teaches nothing: it may have been the row."""
+        if self.why and self.why.verdict == THROTTLED and not self.through:
+            self.miss(2)  # not one cheap request came through since it was open last
+        if len(self.refused) > 1:
+            self.budget.learn(self.since, now)
+            self.refused = set()
+        rate = self.budget.rate(now)
+        self.say(f'YouTube answers again{f"; from now on {rate:.0f} rows an hour" if rate < math.inf else ""}')
+        self.through = False
+        self.why, self.interval, self.since, self.budget.next = None, 0, now, now
+
+    def see(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
+        """What is sure by now, of this row and of those held, and rows that go back as if nothing had happened."""
+        self.flying -= 1
+        mine = [result] if task.keep and result.verdict != STOP else []
+        if result.verdict in ANSWERS:
+            self.through |= task.cheap and not result.cheap_failed
+            self.budget.passed(task.at, self.since if self.why else now)
+            if self.why and task.probe and (result.verdict == DONE or self.why.verdict == THROTTLED):
+                self.open(now)
+        if result.verdict == DONE:
+            return mine + self.prove(task, result), []
+        certain = result.verdict in (GONE, LATER) and result.reason not in SUSPECT
+        if certain or result.verdict == STOP or result.reason == DIED:
+            return mine, []
+        return self.see_failure(task, result, now)
+
+    def prove(self, task: Task, result: Result) -> list[Result]:
+        """A clip came: what is held was the rows' own. One says so of one, one that was asked to tell of all."""
+        if result.cheap_failed or (task.probe and {doubt.reason for doubt in self.doubts} == {'media 403'}):
+            self.miss(1)
+        elif task.cheap:
+            self.misses = 0
+        self.streak = {}
+        sure = [one for one in self.held if one[1].verdict == DOUBT or one[0] <= task.at][: None if task.probe else 1]
+        self.held = [one for one in self.held if one not in sure]
+        return [held for _, held in sure]
+
+    def see_failure(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
+        """Weather, the row's own, or not clear yet."""
+        found_open = not self.why and (task.probe or task.at >= self.since)
+        if result.verdict == THROTTLED:
+            result = self.see_refusal(result, found_open and task.keep)
+        elif result.verdict != DOUBT:
+            self.streak[result.segment.id] = result
+        if found_open and task.keep and result.verdict in (DOUBT, GONE):
+            self.held.append((now, result))
+            return [], []
+        tells = task.probe and (self.why or result.verdict != FAILED)
+        back = self.close(result, now) if tells or (found_open and result.verdict == THROTTLED) else []
+        if not task.keep:
+            return [], back
+        return ([result], back) if result.verdict == FAILED else ([], [*back, give_back(result)])
+
+    def see_refusal(self, result: Result, closes: bool) -> Result:
+        """A row that alone is refused, time and again, may be at fault."""
+        self.refused.add(result.segment.id)
+        row = result.segment._replace(refusals=result.segment.refusals + closes)
+        return result._replace(segment=row, verdict=DOUBT if closes and row.refusals > CLOSINGS else THROTTLED)
+
+
+class Backlog:
+    """The rows that wait for their turn, new ones and those that come back, and clips that are known to come."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        routes: Collection[str],
+        rows: Iterable[Segment],
+        known: Iterable[Segment],
+        settle: Settle,
+    ):
+        self.settings, self.routes, self.rows, self.settle = settings, routes, iter(rows), settle
+        self.ahead = next(self.rows, None)  # the next new one
+        self.waiting: list[tuple[float, int, Segment]] = []  # sorted by when they are due
+        self.order, self.known = itertools.count(), deque(known, maxlen=10)  # known: the last is asked first
+
+    def new(self) -> Segment | None:
+        row = self.ahead
+        self.ahead = next(self.rows, None) if row else None
+        return row
+
+    def back(self, rows: Iterable[Segment], due: float) -> None:
+        for row in rows:
+            bisect.insort(self.waiting, (due, next(self.order), row))
+
+    def find(self, route: str) -> int | None:
+        """The place of the first row that this route may ask for: it has not yet, or all have."""
+        rows = (row.nowhere for *_, row in self.waiting)
+        return next((n for n, nowhere in enumerate(rows) if route not in nowhere or nowhere >= set(self.routes)), None)
+
+    def due(self, route: str) -> float:
+        """When a row that has waited may start; inf: there is none."""
+        n = self.find(route)
+        return math.inf if n is None else self.waiting[n][0]
+
+    def old(self, route: str, now: float = math.inf) -> Segment | None:
+        n = self.find(route)
+        return self.waiting.pop(n)[2] if n is not None and self.waiting[n][0] <= now else None
+
+    def retry(self, result: Result, now: float) -> bool:
+        """Have a failed row wait, longer each time; False if it was tried enough."""
+        row, died = result.segment, result.reason == DIED
+        if row.deaths >= 2 if died else row.tries >= self.settings.retries:
+            return False
+        pause = self.settings.retry_pause * 2**row.tries * random.uniform(0.75, 1.25)
+        tried = row._replace(deaths=row.deaths + died, tries=row.tries + 1, cheap=result.reason != 'media 403')
+        self.back([tried], now + pause)
+        return True
+
+    def ask_elsewhere(self, result: Result, route: str, now: float) -> bool:
+        """It is the route's country that does not see the clip; False if enough of them say so."""
+        row = result.segment._replace(nowhere=result.segment.nowhere | {route})
+        if len(row.nowhere) >= min(ELSEWHERE, len(self.routes)):
+            return False
+        self.back([row], now)
+        return True
+
+    def conclude(self, sure: list[Result], route: str, now: float) -> None:
+        """Settle what is sure, but for failures that may pass and a country that may be the route's."""
+        for result in sure:
+            if result.verdict not in ANSWERS:
+                waits = self.retry(result, now)
+            else:
+                waits = result.reason == 'country' and self.ask_elsewhere(result, route, now)
+            if not waits:
+                self.settle(result)
+
+    def see(self, task: Task, result: Result) -> None:
+        """Keep the clips that came last. One that no longer comes is forgotten, in weather it waits behind others."""
+        if task.segment in self.known and result.verdict != DONE:
+            self.known.remove(task.segment)
+        if task.keep and result.verdict == DONE:
+            self.known.append(
+                task.segment._replace(tries=0, deaths=0, refusals=0, cheap=True, nowhere=frozenset(), unproven=False)
+            )
+        elif not task.keep and result.verdict in (DOUBT, THROTTLED):
+            self.known.appendleft(task.segment)
+
+
+class Pace:
+    """What starts next and what comes of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        routes: Collection[str],
+        rows: Iterable[Segment],
+        settle: Settle,
+        known: Iterable[Segment] = (),
+        learned: Mapping[str, Learned] | None = None,
+    ) -> None:
+        """Segments are new ones; known: clips that are there already; learned: by route, of an earlier run."""
+        self.settings, self.former = settings, learned or {}
+        self.routes = {name: Route(name, settings, self.former.get(name)) for name in routes}
+        self.backlog = Backlog(settings, self.routes.keys(), rows, known, settle)
+        self.enough = max(10, 2 * settings.num_processes)  # failures in a row, without a known clip, that end the run
+        self.worked = False  # a clip came, or YouTube spoke of a known one
+        self.stop = ''  # why the run ends early
+
+    @property
+    def over(self) -> bool:
+        routes = self.routes.values()
+        left = self.backlog.ahead or self.backlog.waiting or any(route.held for route in routes)
+        return bool(self.stop or not left) and not any(route.flying for route in routes)
+
+    @property
+    def closed(self) -> bool:
+        return all(route.why for route in self.routes.values())
+
+    @property
+    def learned(self) -> dict[str, Learned]:
+        """What the routes have learned, for the ledger."""
+        return {name: route.budget.learned for name, route in self.routes.items() if route.budget.learned}
+
+    def next(self, now: float, free: Collection[str] | None = None) -> Task | None:
+        """The task to start now, if any, on the least busy of the routes that have a free place."""
+        silence = min((now - route.since if route.why else 0 for route in self.routes.values()), default=0)
+        if 0 < self.settings.give_up_after <= silence:
+            why = next(route.why.words for route in self.routes.values() if route.why)
+            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({why})'
+        routes = [route for name, route in self.routes.items() if free is None or name in free]
+        for route in sorted(routes, key=lambda route: (route.flying, route.last)):
+            if not self.stop and route.due() <= now and (row := self.pick(route, now)):
+                return route.start(row, now, control=any(row is known for known in self.backlog.known))
+        return None
+
+    def pick(self, route: Route, now: float) -> Segment | None:
+        if route.why:
+            return self.pick_probe(route, route.why)
+        known, places = self.backlog.known, max(2, self.settings.num_processes // len(self.routes))
+        full = len(route.doubts) >= places or len(route.streak) >= (FEW if known else self.enough)
+        row = None if full else self.backlog.old(route.name, now) or self.backlog.new()
+        if row or route.flying or not (full or route.held):
+            return row
+        return known[-1] if known else self.do_without(route, full, now)
+
+    def pick_probe(self, route: Route, why: Result) -> Segment | None:
+        """A new row, of which nothing bad is known, or in turn a known clip and a row that waits."""
+        new, known, gone = self.backlog.ahead, self.backlog.known, why.verdict == GONE
+        if not new and self.backlog.find(route.name) is None:
+            return None
+        if known and (gone or not new) and route.probes % 2 == 0:
+            return known[-1]
+        if not (new or known) and all(row.unproven for *_, row in self.backlog.waiting) and self.closed:
+            self.stop = f'every row is gone ({why.words}), and there is no clip to compare with; try another time'
+            return None
+        row = self.backlog.new() or self.backlog.old(route.name)
+        while row and row.nowhere and route.probes > 2:  # a route that may be dead is not waited for
+            self.backlog.settle(
+                Result(row, FAILED, 'country', 'not shown in that of one route, and others do not answer')
+            )
+            row = self.backlog.old(route.name)
+        return row
+
+    def do_without(self, route: Route, full: bool, now: float) -> None:
+        """Too many failures, or nothing else is left, and no known clip to tell them from weather."""
+        doubts = route.doubts
+        if len(doubts) > 1 and (full or not self.worked):  # it will not be each of these rows
+            self.backlog.back(route.close(doubts[-1], now), now)
+        elif full:
+            count, words = len(route.streak), list(route.streak.values())[-1].words
+            self.stop = f'{count} rows failed one after the other ({words}); update yt-dlp, check the settings'
+        else:
+            held, route.held = route.held, []
+            self.backlog.conclude([result._replace(verdict=FAILED) for _, result in held], route.name, now)
+
+    def see(self, task: Task, result: Result, now: float) -> None:
+        """Settle a row, hold what became of it until that is sure, or have it wait for another try."""
+        route = self.routes[task.route]
+        self.worked |= result.verdict == DONE or (result.verdict in ANSWERS and not task.keep)
+        if result.verdict == STOP:
+            self.stop = f'{result.words}; mend that'
+        self.backlog.see(task, result)
+        sure, back = route.see(task, result, now)
+        if back and task.probe and task.keep and self.worked and not (self.backlog.known or self.backlog.ahead):
+            sure, back = [result._replace(verdict=FAILED)], back[:-1]  # nothing is left that could tell it from weather
+        self.backlog.back(back, now)
+        self.backlog.conclude(sure, route.name, now)
+
+    def give_back(self, task: Task, now: float) -> None:
+        """A task comes back untried, for its node has left: nobody is charged."""
+        if task.route in self.routes:
+            self.routes[task.route].flying -= 1
+        self.backlog.back([task.segment] if task.keep else [], now)
+
+    def remove(self, name: str, now: float) -> None:
+        """A route is there no more (another one is added to `routes`)."""
+        self.backlog.back([give_back(held) for _, held in self.routes.pop(name).held], now)
+
+    def knock(self, now: float) -> None:
+        """Have every closed route tried at once: something has changed."""
+        for route in self.routes.values():
+            route.until = min(route.until, now)
+
+    def wake(self, now: float) -> float:
+        """When something may start next, as far as that is a matter of time; inf: not before a result."""
+        times = [math.inf]
+        for route in self.routes.values():
+            at_once = self.backlog.ahead or route.why or (route.held and not route.flying)
+            times.append(max(now, route.due(), 0 if at_once else self.backlog.due(route.name)))
+        return min(times)
+
+
+def weather(pace: Pace, now: float) -> str:
+    """What holds the run up, and until when; empty if nothing does."""
+    routes = pace.routes.values()
+    if closed := sorted((route for route in routes if route.why), key=lambda route: route.until):
+        count = f'{len(closed)} of {len(routes)} routes: ' if len(routes) > 1 else ''
+        until = 'trying' if closed[0].flying else f'next try {clock(closed[0].until, now)}'
+        return f'{count}{closed[0].why.reason}, {until}'
+    due, rate = min((route.due() for route in routes), default=0), sum(route.budget.rate(now) for route in routes)
+    return f'{rate:.0f} rows an hour, the next at {clock(due, now)}' if due > now and rate < math.inf else ''
+
+
+# -------------------------------------------------------------------------------------------------------------- pool
+
+
+ENDINGS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+
+
+@contextlib.contextmanager
+def no_interrupts() -> Iterator[None]:
+    """Hold what ends us back while processes start: they inherit that, and never print a traceback of their own."""
+    if not hasattr(signal, 'pthread_sigmask'):
+        yield
+        return
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+
+
+def processes_here() -> int:
+    """How many clips to have in flight on the cores that we may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+    return min(4 * cores, 32)
+
+
+def start_method() -> Any:
+    """How processes are started: where the system can, as forks of one that begins to load yt-dlp now."""
+    if 'forkserver' not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context('spawn')
+    from multiprocessing import forkserver, resource_tracker
+
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload(
+        ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm', 'pebble']
+    )
+    resource_tracker.ensure_running()  # it would let interrupts in again
+    try:
+        with no_interrupts():
+            forkserver.ensure_running()
+    except OSError:  # the temp folder's name is too long for a socket
+        return multiprocessing.get_context('spawn')
+    return context
+
+
+def check_files(processes: int) -> None:
+    """Have room for the files that so many processes need, or say that there is none."""
+    with contextlib.suppress(ImportError):  # no such limit
+        import resource
+
+        needed, (soft, hard) = 40 + 8 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
+        room = hard if hard != resource.RLIM_INFINITY else needed
+        if soft != resource.RLIM_INFINITY and soft < needed <= room:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        wrong = f'num_processes = {processes}: needs {needed} open files, {room} are allowed (ulimit -n)'
+        require(needed <= room or soft == resource.RLIM_INFINITY, wrong)
+
+
+class Pool:
+    """The processes of this machine: one that dies, or takes too long for a clip, fails its own task only."""
+
+    def __init__(self, settings: Settings) -> None:
+        settings.num_processes = settings.num_processes or processes_here()
+        check_files(settings.num_processes)
+        self.settings, self.flying = settings, 0
+        http_flags = find_ffmpeg(settings)
+        settings.parts.mkdir(parents=True, exist_ok=True)
+        self.scratch = tempfile.TemporaryDirectory(
+            prefix=settings.run_prefix, dir=settings.temps, ignore_cleanup_errors=True
+        )
+        self.given, self.context = (settings, Path(self.scratch.name), http_flags), start_method()
+        try:
+            self.open()
+        except BaseException:  # a Ctrl-C that waited until the processes were started
+            self.close()
+            raise
+
+    def open(self) -> None:
+        with no_interrupts():
+            size, fresh = self.settings.num_processes, 1000  # clips, after which a process makes room for a fresh one
+            self.pool = pebble.ProcessPool(size, fresh, open_worker, self.given, self.context)
+            self.pool.schedule(os.getpid)  # so that they start now
+
+    def look(self, pace: Pace, now: float) -> None:
+        """What a cluster has to do now and then."""
+
+    def free(self) -> Collection[str]:
+        """The routes by which a task may start now."""
+        return self.settings.routes if self.flying < self.settings.num_processes else ()
+
+    def submit(self, task: Task) -> concurrent.futures.Future:
+        self.flying += 1
+        asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
+        if not self.pool.active:  # a process died with the lock of all
+            self.end()
+            self.open()
+        return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+
+    def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
+        """What became of a task; None if nobody has tried it."""
+        self.flying -= 1
+        try:
+            return future.result()
+        except concurrent.futures.CancelledError:
+            return None
+        except concurrent.futures.TimeoutError:
+            late = Refused(f'not done within {self.settings.clip_timeout} s')
+            return Result(task.segment, late.verdict, late.reason, late.words)
+        except pebble.ProcessExpired as died:
+            say(f'a worker died (exit code {died.exitcode}) over {task.segment.ytid}; another one goes on')
+            return Result(task.segment, FAILED, DIED, f'its process ended (exit code {died.exitcode})')
+
+    def end(self) -> None:
+        """End all processes and their ffmpegs at once, also those that sleep."""
+        self.pool.stop()
+        joining = threading.Thread(target=self.pool.join, daemon=True)
+        joining.start()
+        while joining.is_alive() or multiprocessing.active_children():
+            for process in multiprocessing.active_children():
+                with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+            joining.join(0.05)
+
+    def close(self) -> None:
+        self.end()
+        self.scratch.cleanup()
+        shutil.rmtree(self.settings.parts, ignore_errors=True)
+        with contextlib.suppress(OSError):  # other shards have theirs there
+            self.settings.parts.parent.rmdir()
+
+
+# ----------------------------------------------------------------------------------------------------------- cluster
+
+
+def connect() -> Any:
+    """Ray, connected to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one of this machine alone."""
+    import socket
+
+    import ray
+    import ray.util.scheduling_strategies
+
+    host, _, port = os.environ.get('RAY_ADDRESS', '').rpartition(':')
+    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    say('connecting to Ray ...')
+    try:
+        if host and port.isdecimal():  # else Ray tries for minutes, deaf to Ctrl-C
+            socket.create_connection((host, int(port)), 5).close()
+        ray.init(logging_level='CRITICAL', log_to_driver=False)
+        say(f'Ray: {len(ray.nodes())} nodes, coordinated by {ray.get_runtime_context().gcs_address}')
+    except (OSError, RuntimeError, ValueError, ImportError) as error:
+        raise UsageError(
+            f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={os.environ.get("RAY_ADDRESS", "")})'
+        ) from None
+    finally:
+        for name, handler in handlers.items():
+            signal.signal(name, handler)
+    return ray
+
+
+class Fetcher:
+    """What works on a node of a cluster: a pool over a root of its own that passes away. Plain tuples come and go."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.home = tempfile.TemporaryDirectory(prefix='audioset-', ignore_cleanup_errors=True)
+        settings.root = self.home.name
+        open_root(settings)
+        open_routes(settings)
+        self.pool = Pool(settings)
+
+    def fetch(self, segment: tuple, cookies: str, *task: Any) -> tuple[tuple, bytes]:
+        """The fields of a result, and the bytes of its clip."""
+        self.pool.settings.cookies = cookies
+        asked = Task(Segment(*segment), *task)
+        result = self.pool.result(asked, self.pool.submit(asked))
+        content = Path(result.made).read_bytes() if result.made else b''
+        if result.made:
+            os.unlink(result.made)
+        return tuple(result._replace(segment=tuple(result.segment))), content
+
+    def places(self) -> int:
+        """How many clips it can have in flight."""
+        return self.pool.settings.num_processes
+
+    def close(self) -> None:
+        self.pool.close()
+        self.home.cleanup()
+
+
+def remote_fetcher(ray: Any) -> Any:
+    """The class of a Fetcher on another node, where this script need not be."""
+
+    class RemoteFetcher:
+        def __init__(self, source: str, settings: Settings) -> None:
+            self.folder = tempfile.TemporaryDirectory(prefix='audioset-')
+            Path(self.folder.name, 'download.py').write_text(source, encoding='utf-8')
+            sys.path.insert(0, self.folder.name)
+            vars(sys.modules['__main__']).pop(
+                '__file__', None
+            )  # else each worker process would load Ray as its main module
+            self.fetcher = importlib.import_module('download').Fetcher(settings)
+
+        def call(self, name: str, *args: Any) -> Any:
+            return getattr(self.fetcher, name)(*args)
+
+    return ray.remote(num_cpus=1, max_concurrency=64)(RemoteFetcher)
+
+
+class Node:
+    """What the driver knows of a node: its actor, if it has one, and how it fares."""
+
+    actor: Any = None
+    ready: concurrent.futures.Future | None = None  # of the number of its places
+    places, failures, due = 0, 0, 0.0  # places for clips; times in a row that it was lost; when it may be started again
+    broken = ''  # why its actor died
+
+    def __init__(self, id: str, name: str) -> None:
+        self.id, self.name, self.tasks = (
+            id,
+            name,
+            dict[concurrent.futures.Future, float](),
+        )  # with the times of their starts
+
+
+class Cluster:
+    """The nodes of a Ray cluster. Each is a route, or as many as there are proxies; the tasks of one that is lost go back."""
+
+    LOOK, ENOUGH = 5, 4  # s between looks for nodes; failures in a row
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.nodes, self.ways, self.worked = (
+            settings,
+            dict[str, Node](),
+            dict[str, tuple[Node, str]](),
+            False,
+        )
+        self.given = argparse.Namespace(**{**vars(settings), 'cookie_path': 'cookies.txt', 'routes': {}})
+        settings.parts.mkdir(parents=True, exist_ok=True)
+        self.ray, self.looked = connect(), 0.0
+
+    def look(self, pace: Pace, now: float) -> None:
+        """Find the nodes that are there; start those that are new, lose those that are gone or silent."""
+        for node in self.nodes.values():
+            if node.ready and node.ready.done():
+                self.welcome(node, pace)
+            if node.actor and node.broken:
+                self.lose(node, node.broken, pace)
+        if now - self.looked < self.LOOK:
+            return
+        self.looked, patience = now, 2 * self.settings.clip_timeout + 10  # s
+        found = [one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')]
+        for one in found:
+            node = self.nodes.setdefault(
+                one['NodeID'], Node(one['NodeID'], f'node {one["NodeManagerAddress"]} ({one["NodeID"][:4]})')
+            )
+            if not node.actor and node.failures < self.ENOUGH and now >= node.due:
+                self.start(node)
+        for node in self.nodes.values():
+            if node.actor and now - min(node.tasks.values(), default=now) > patience:
+                self.lose(node, f'silent for {patience:.0f} s', pace)
+            elif node.actor and node.id not in [one['NodeID'] for one in found]:
+                self.lose(node, 'it has left', pace)
+
+    def start(self, node: Node) -> None:
+        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
+        source = Path(__file__).read_text(encoding='utf-8')
+        node.actor = remote_fetcher(self.ray).options(scheduling_strategy=strategy).remote(source, self.given)
+        node.ready = node.actor.call.remote('places').future()
+
+    def welcome(self, node: Node, pace: Pace) -> None:
+        """A node is ready, or will not be."""
+        ready, node.ready = node.ready, None
+        try:
+            node.places = ready.result()
+        except self.ray.exceptions.RayError as error:
+            return self.lose(node, error, pace)
+        say(f'{node.name}: ready, {node.places} places')
+        for name in self.settings.routes:
+            way = node.name if len(self.settings.routes) == 1 else f'{node.name} by {name}'
+            self.ways[way] = node, name
+            pace.routes[way] = Route(way, self.settings, pace.former.get(way))
+        return None
+
+    def lose(self, node: Node, why: object, pace: Pace) -> None:
+        """A node is gone, or cannot go on. It is tried again after growing pauses, unless the whole cluster never brought a clip."""
+        words = textwrap.shorten(str(why).strip().rpartition('\n')[2], 120)
+        say(f'{node.name}: lost ({words}), {len(node.tasks)} rows come back')
+        node.failures = node.failures + 1 if self.worked or 'creation task' not in str(why) else self.ENOUGH
+        node.due = time.time() + self.LOOK * 2**node.failures
+        self.ray.kill(node.actor)
+        node.actor, node.ready, node.broken = None, None, ''
+        for way in [way for way, (of, _) in self.ways.items() if of is node]:
+            pace.remove(way, time.time())
+        if all(other.failures >= self.ENOUGH and not other.actor for other in self.nodes.values()):
+            pace.stop = f'no node can go on ({words})'
+
+    def free(self) -> Collection[str]:
+        """The routes by which a task may start now."""
+        return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
+
+    def submit(self, task: Task) -> concurrent.futures.Future:
+        node, route = self.ways[task.route]
+        asked = task._replace(route=route)
+        future = node.actor.call.remote('fetch', tuple(task.segment), self.settings.cookies, *asked[1:]).future()
+        node.tasks[future] = task.at
+        return future
+
+    def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
+        """What became of a task, its clip on our disk; None if its node was lost."""
+        node, _ = self.ways[task.route]
+        node.tasks.pop(future)
+        try:
+            (segment, *fields), clip = future.result()
+        except self.ray.exceptions.RayError as error:
+            node.broken = str(error)
+            return None
+        result = Result(Segment(*segment), *fields)
+        self.worked, node.failures = self.worked or result.verdict == DONE, 0
+        if not clip:
+            return result
+        made = self.settings.parts / f'{result.segment.id}.{self.settings.ext}'
+        with open(made, 'wb') as out:
+            out.write(clip)
+            out.flush()
+            os.fsync(out.fileno())
+        return result._replace(made=str(made))
+
+    def close(self) -> None:
+        closing = [node.actor.call.remote('close') for node in self.nodes.values() if node.actor]
+        if closing:
+            self.ray.wait(closing, num_returns=len(closing), timeout=3)
+        self.ray.shutdown()
+        shutil.rmtree(self.settings.parts, ignore_errors=True)
+
+
+# -------------------------------------------------------------------------------------------------------------- run
+
+
+def short_of_space(settings: Settings) -> str:
+    """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
+    clips = ((settings.num_processes or processes_here()) + 2) * clip_size(settings)
+    needed = {settings.temps: clips, settings.wavs: clips, settings.root: 3 * settings.ledger.stat().st_size}
+    for folder, size in needed.items():
+        if (free := shutil.disk_usage(folder).free) < size:
+            return f'only {free / 1e6:.1f} MB are free in {folder}; make room'
+    return ''
+
+
+def fetch_all(settings: Settings, pace: Pace, pool: Pool | Cluster, tick: Callable[[str], None]) -> str:
+    """Have rows fetched as the pace allows and the pool has places; returns why that ended early, '' if it did not."""
+    flying, grace = dict[concurrent.futures.Future, Task](), math.inf
+    while not pace.over and time.monotonic() < grace:
+        pace.stop = pace.stop or short_of_space(settings)
+        if pace.stop and grace == math.inf:
+            grace = time.monotonic() + 3  # s for what is almost done
+        if renew_cookies(settings):
+            pace.knock(time.time())
+        pool.look(pace, time.time())
+        while free := pool.free():
+            task = pace.next(time.time(), free)
+            if not task:
+                break
+            flying[pool.submit(task)] = task
+        done, _ = concurrent.futures.wait(flying, 0.2, concurrent.futures.FIRST_COMPLETED)
+        if not flying:
+            time.sleep(0.05)
+        for future in done:
+            task = flying.pop(future)
+            if result := pool.result(task, future):
+                pace.see(task, result, time.time())
+            else:
+                pace.give_back(task, time.time())
+        tick(weather(pace, time.time()))
+    return pace.stop
+
+
+# -------------------------------------------------------------------------------------------------------------- show
 
 
 PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
@@ -1957,7 +2852,7 @@ class Progress:
 
     def __init__(self, job: Job) -> None:
         self.job, self.results, self.before = job, Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        self.total, self.counted = job.read, False
+        self.total, self.counted, self.counts = job.read, False, Counter[tuple[str, str]]()  # counts: when it was asked
         self.examples: dict[str, str] = {}
         self.spoke, self.followed, self.terminal = time.monotonic(), 0.0, sys.stderr.isatty()  # s
         shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
@@ -1965,9 +2860,9 @@ class Progress:
 
     def look(self) -> None:
         """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this run."""
-        self.counted, now = True, tally(self.job.counts())
-        self.total = now.total()
-        self.before = Counter({key: n for key, n in (now - self.results).items() if key[0] in (DONE, GONE)})
+        self.counted, self.counts = True, tally(self.job.counts())
+        self.total = self.counts.total()
+        self.before = Counter({key: n for key, n in (self.counts - self.results).items() if key[0] in (DONE, GONE)})
         self.bar.n, self.bar.initial = self.bar.n + self.before.total(), self.before.total()
         self.follow()
 
@@ -2025,706 +2920,57 @@ def rows_left(counts: Counter[tuple[str, str]]) -> int:
     return sum(n for (status, _), n in counts.items() if status not in (DONE, GONE))
 
 
-def clock(at: float, now: float) -> str:
-    """The time of day at a moment of the monotonic clock."""
-    return time.strftime('%H:%M:%S', time.localtime(time.time() + at - now))
-
-
-class Gate:
-    """How much may be in flight on one route, by what comes back. Times are s of a monotonic clock, which `now` tells."""
-
-    HOUR, RATE_LIMIT = 3600, 1800  # s; YouTube's rate limit lasts up to an hour
-
-    def __init__(self, settings: Settings, name: str = '', route: str = '') -> None:
-        self.settings, self.name, self.route = settings, name, route
-        self.width = min(4.0, settings.num_processes)  # rows that may be in flight
-        self.flying, self.starts = 0, deque[float](maxlen=settings.per_hour or 0)
-        self.doubts: list[Result] = []  # failures of the row's or the network's making; each keeps its place in the width
-        self.why, self.since, self.opens, self.pause = '', 0.0, 0.0, 0.0  # why it is closed, since when, until when, how long
-        self.met_weather, self.refused = False, False  # refused: it is closed because YouTube said so
-        self.last, self.probes = 0.0, 0  # last: when a row started
-        self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
-
-    def spent_until(self, now: float) -> float:
-        """When the hour's budget has room again; 0 if it has."""
-        full = self.settings.per_hour and len(self.starts) == self.settings.per_hour
-        return self.starts[0] + self.HOUR if full and now - self.starts[0] < self.HOUR else 0
-
-    def room(self, now: float) -> bool:
-        """May a row start? After a pause a single one, else as many as the width allows."""
-        if self.spent_until(now) or (self.why and now < self.opens):
-            return False
-        return not self.flying or not (self.why or self.full or self.flying >= int(self.width))
-
-    @property
-    def full(self) -> bool:
-        """Doubts hold every place that rows in flight leave; even the narrowest gate has one for a second opinion."""
-        return self.flying + len(self.doubts) >= max(2, int(self.width))
-
-    def start(self, segment: Segment, now: float, control: bool) -> Task:
-        probe = bool(self.why) or control
-        self.flying, self.last, self.probes = self.flying + 1, now, self.probes + probe
-        self.starts.append(now)
-        cheap = segment.cheap and self.cheap and not probe
-        return Task(segment, self.route, self.settings.cookies, cheap, probe, keep=not control)
-
-    def see(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
-        """Which failures count against their rows, and which rows go back as if nothing had happened."""
-        self.flying -= 1
-        if result.verdict in ANSWERS:
-            return self.answered(task, result), []
-        if result.reason == DIED or result.verdict == STOP:
-            return [result] if task.keep and result.verdict == FAILED else [], []
-        if result.verdict == DOUBT and not (self.why or task.probe):
-            self.doubts.append(result)
-            return [], []
-        back = self.close(result, task.probe, now) if task.probe or result.verdict == THROTTLED else []
-        if task.keep and result.verdict != FAILED:
-            back.append(task.segment)
-        return [result] if task.keep and result.verdict == FAILED else [], back
-
-    def answered(self, task: Task, result: Result) -> list[Result]:
-        """YouTube spoke: the width grows, or the gate opens; a clip, not a mere word, shows that failures were the rows' own."""
-        self.count_misses(task, result)
-        if not self.why:
-            self.width = min(self.settings.num_processes, self.width + (1 / self.width if self.met_weather else 1))
-        elif task.probe and (result.verdict == DONE or self.refused):
-            say(f'{self.name}YouTube answers again')
-            self.why, self.pause = '', 0
-        count = 0 if result.verdict != DONE else len(self.doubts) if task.probe else 1
-        charged, self.doubts = self.doubts[:count], self.doubts[count:]
-        return charged
-
-    def count_misses(self, task: Task, result: Result) -> None:
-        """Give the cheap request up when what it is refused, or the media that it names, come in full time and again."""
-        if result.cheap_failed or (task.probe and {doubt.reason for doubt in self.doubts} == {'media 403'}):
-            self.misses += 1
-        elif task.cheap and result.verdict == DONE:
-            self.misses = 0
-        if self.cheap and self.misses >= 5:
-            self.cheap = False
-            say(f'{self.name}the cheap request keeps failing where the full extraction succeeds: going on with the full one')
-
-    def close(self, result: Result, probe: bool, now: float) -> list[Segment]:
-        """Let nothing start for a while; returns the rows that were in doubt, for it was not them."""
-        if probe or not self.why:
-            least = self.RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause
-            self.pause = min(max(least, 2 * self.pause), self.settings.longest_pause)
-            self.opens = now + self.pause * random.uniform(0.8, 1.2)
-        if result.reason != self.why.partition(':')[0]:
-            who, remedy = ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
-            words = textwrap.shorten(result.words, 140, placeholder=' …')
-            say(f'{self.name}{who} ({words}); one row tries again at {clock(self.opens, now)}{remedy}')
-        if not self.why:
-            self.since, self.width, self.met_weather = now, max(1, self.width // 2), True
-        self.why, self.refused = result.words, result.verdict == THROTTLED
-        back, self.doubts = [doubt.segment for doubt in self.doubts], []
-        return back
-
-
-class Rows:
-    """The segments that wait for their turn: new ones, and those that come back."""
-
-    def __init__(self, segments: Iterator[Segment], settings: Settings) -> None:
-        self.segments, self.settings = segments, settings
-        self.waiting: list[tuple[float, int, Segment]] = []  # a heap, by the time at which they are due
-        self.order, self.exhausted = itertools.count(), False
-
-    def new(self) -> Segment | None:
-        segment = None if self.exhausted else next(self.segments, None)
-        self.exhausted = segment is None
-        return segment
-
-    def add(self, segments: Iterable[Segment]) -> None:
-        """Take rows that others may have tried: of new ones nothing bad is known."""
-        segments = list(segments)
-        tried = [segment for segment in segments if segment.tries or segment.deaths or segment.closings]
-        self.segments, self.exhausted = iter([*self.segments, *(s for s in segments if s not in tried)]), False
-        for segment in tried:
-            self.back(segment, 0)
-
-    def give_up(self) -> list[Segment]:
-        """All of them, for somebody else."""
-        given = [*self.segments, *(segment for *_, segment in self.waiting)]
-        self.waiting.clear()
-        return given
-
-    def due(self, now: float) -> Segment | None:
-        return heapq.heappop(self.waiting)[2] if self.waiting and self.waiting[0][0] <= now else None
-
-    def back(self, segment: Segment, due: float) -> None:
-        heapq.heappush(self.waiting, (due, next(self.order), segment))
-
-    def retry(self, result: Result, now: float) -> bool:
-        """Take a failed segment back, after a growing, jittered pause; False if it was tried enough."""
-        segment, settings = result.segment, self.settings
-        if segment.deaths >= 3 if result.reason == DIED else segment.tries >= settings.retries:
-            return False
-        due = now + settings.retry_pause * 2**segment.tries * random.uniform(0.75, 1.25)
-        self.back(segment._replace(tries=segment.tries + 1, cheap=result.reason != 'media 403'), due)
-        return True
-
-
-class Traffic:
-    """What starts next and what comes of it: the rows, and a gate for each route. It knows of no network and no clock."""
-
-    CLOSINGS = 4  # of a gate by the same row, while others came through: from then on it may be the row
-
-    def __init__(
-        self, settings: Settings, segments: Iterator[Segment], settle: Callable[[Result], None], control: Segment | None = None
-    ) -> None:
-        self.settings, self.rows, self.settle = settings, Rows(segments, settings), settle
-        self.gates = {route: Gate(settings, name, route) for route, name in settings.routes.items()}
-        self.control = control  # a segment that YouTube answers for: fetched again where nothing else can tell rows from weather
-        self.failing: set[str] = set()  # rows that failed on their own since a clip was made
-        self.worked, self.enough = False, max(10, 2 * settings.num_processes)  # worked: a clip was made in this run
-        self.stop = ''  # why the run ends early
-
-    @property
-    def over(self) -> bool:
-        gates = self.gates.values()
-        left = self.rows.waiting or not self.rows.exhausted or any(gate.doubts for gate in gates)
-        return bool(self.stop or not left) and not any(gate.flying for gate in gates)
-
-    def silence(self, now: float) -> float:
-        """For how many s all routes have been closed."""
-        return min(now - gate.since if gate.why else 0 for gate in self.gates.values())
-
-    def next(self, now: float) -> Task | None:
-        """The task to start now, if any, on the least busy route."""
-        if 0 < self.settings.give_up_after <= (silence := self.silence(now)):
-            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({next(iter(self.gates.values())).why})'
-        for gate in sorted(self.gates.values(), key=lambda gate: (gate.flying, gate.last)):
-            if not self.stop and gate.room(now) and (segment := self.pick(gate, now)):
-                return gate.start(segment, now, control=segment is self.control)
-        return None
-
-    def pick(self, gate: Gate, now: float) -> Segment | None:
-        if gate.why:  # of a new row nothing bad is known; of the control something good, but it may be gone by now
-            known = self.control if gate.probes % 2 else None
-            return self.rows.new() or (known or self.rows.due(math.inf) if self.rows.waiting else None)
-        if len(self.failing) >= self.enough and self.control:
-            return None if gate.flying else self.control
-        segment = None if gate.full else self.rows.due(now) or self.rows.new()
-        if segment or gate.flying or not gate.doubts:
-            return segment
-        if not self.control and len(gate.doubts) == 1:
-            self.charge(gate.doubts.pop(), now)
-        elif not self.control:  # nothing ever came through, and it will not be each of these rows
-            for back in gate.close(gate.doubts[-1], False, now):
-                self.rows.back(back, now)
-        return self.control
-
-    def see(self, task: Task, result: Result, now: float) -> None:
-        """Settle a row, or have it wait for another try."""
-        gate = self.gates[task.route]
-        if result.verdict in ANSWERS and task.keep:
-            self.settle(result)
-        if result.verdict == DONE:
-            self.worked, self.control = True, task.segment._replace(tries=0) if task.keep else self.control
-            self.failing.clear()
-        if result.verdict == STOP:
-            self.stop = f'{result.words}; mend that'
-        if result.verdict == FAILED:
-            self.count_failure(task, result)
-        if result.verdict == THROTTLED and not (gate.why or task.probe):
-            known, segment = task.segment.closings, task.segment._replace(closings=task.segment.closings + 1)
-            verdict = THROTTLED if known < self.CLOSINGS else DOUBT
-            task, result = task._replace(segment=segment), result._replace(segment=segment, verdict=verdict)
-        charged, back = gate.see(task, result, now)
-        for failure in charged:
-            self.charge(failure, now)
-        for segment in back:
-            self.rows.back(segment, now)
-
-    def count_failure(self, task: Task, result: Result) -> None:
-        """When row after row fails for a reason that is no weather, and nothing ever worked in this run: stop."""
-        self.failing.add(result.segment.ytid)
-        if len(self.failing) >= self.enough and not self.worked and not (self.control and task.keep):
-            self.stop = f'{len(self.failing)} rows failed one after the other ({result.words}); update yt-dlp, check the settings'
-
-    def charge(self, result: Result, now: float) -> None:
-        """A failure is the row's own: try again later, or settle that it failed."""
-        if not self.rows.retry(result, now):
-            self.settle(result)
-
-    def knock(self, now: float) -> None:
-        """Have every closed gate tried at once: something has changed."""
-        for gate in self.gates.values():
-            gate.opens = min(gate.opens, now)
-
-    def appetite(self, now: float) -> int:
-        """How many rows are useful to have: enough for a second or two, one when that may probe, none while all is closed."""
-        open_ = [gate for gate in self.gates.values() if not gate.spent_until(now) and (not gate.why or now >= gate.opens)]
-        return sum(1 if gate.why else 4 * int(gate.width) for gate in open_)
-
-    def weather(self, now: float) -> str:
-        """What holds the run up, and until when; empty if nothing does."""
-        closed = [gate for gate in self.gates.values() if gate.why]
-        if closed:
-            first = min(closed, key=lambda gate: gate.opens)
-            count = f'{len(closed)} of {len(self.gates)} routes: ' if len(self.gates) > 1 else ''
-            until = 'trying' if first.flying else f'next try {clock(first.opens, now)}'
-            return f'{count}{first.why.partition(":")[0]}, {until}'
-        due = min(gate.spent_until(now) for gate in self.gates.values())
-        return f'{self.settings.per_hour} rows an hour, the next at {clock(due, now)}' if due else ''
-
-
-@contextlib.contextmanager
-def no_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back while processes start: they inherit that, and so never print a traceback of their own."""
-    if not hasattr(signal, 'pthread_sigmask'):
-        yield
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-
-
-def processes_here() -> int:
-    """How many clips to have in flight on the cores that we may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-    return min(4 * cores, 32)
-
-
-def prepare_workers() -> Any:
-    """How processes are started: where the system can, as forks of one that begins to load yt-dlp now."""
-    if 'forkserver' not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context('spawn')
-    from multiprocessing import forkserver
-
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm'])
-    with no_interrupts():
-        forkserver.ensure_running()
-    return context
-
-
-class Slot:
-    """A place in the pool: a process, our end of its pipe, and the task that it has."""
-
-    process: Any
-    pipe: Any
-    task: Task | None = None
-    age = 0.0  # s that it has had the task
-    served = 0  # tasks
-
-
-class Pool:
-    """Worker processes with a pipe each, so that one that dies takes nothing along: multiprocessing's own Pool then hangs."""
-
-    RECYCLE = 1000  # tasks, after which a process makes room for a fresh one
-
-    def __init__(self, size: int, clip_timeout: float, args: tuple[Any, ...]) -> None:
-        self.context, self.args, self.patience = prepare_workers(), args, clip_timeout + 30
-        self.slots = [Slot() for _ in range(size)]
-        self.seen = time.monotonic()
-        with no_interrupts():
-            for slot in self.slots:
-                self.open(slot)
-
-    def open(self, slot: Slot) -> None:
-        slot.pipe, theirs = self.context.Pipe()
-        slot.process, slot.served = self.context.Process(target=serve, args=(theirs, *self.args), daemon=True), 0
-        slot.process.start()
-        theirs.close()
-
-    def idle(self) -> Slot | None:
-        return next((slot for slot in self.slots if not slot.task), None)
-
-    def start(self, slot: Slot, task: Task) -> None:
-        if slot.served >= self.RECYCLE or not slot.process.is_alive():
-            slot.pipe.close()
-            with no_interrupts():
-                self.open(slot)
-        slot.task, slot.age, slot.served = task, 0.0, slot.served + 1
-        with contextlib.suppress(OSError):  # it died this very moment, as `wait` will see
-            slot.pipe.send(task)
-
-    def wait(self, seconds: float) -> Iterator[tuple[Task, Result]]:
-        """What comes back within so many s; a task whose worker died comes back as a failure."""
-        busy = {slot.pipe: slot for slot in self.slots if slot.task}
-        if not busy:
-            time.sleep(seconds)
-        for pipe in multiprocessing.connection.wait(busy, seconds) if busy else []:
-            task, busy[pipe].task = busy[pipe].task, None
-            try:
-                result = pipe.recv()
-            except (EOFError, OSError):
-                result = self.died(busy[pipe], task)
-            yield task, result
-        step = min(time.monotonic() - self.seen, 1)  # a laptop's sleep is not the worker's
-        self.seen = time.monotonic()
-        for slot in busy.values():
-            slot.age += step
-            if slot.age > self.patience:  # not even its time limit wakes it
-                self.kill(slot)
-
-    def died(self, slot: Slot, task: Task) -> Result:
-        kill_group(slot.process.pid)  # its ffmpeg may live on
-        slot.process.join(1)
-        segment = task.segment._replace(deaths=task.segment.deaths + 1)
-        say(f'a worker died (exit code {slot.process.exitcode}) over {segment.ytid}; another one goes on')
-        return Result(segment, FAILED, DIED, f'its process ended (exit code {slot.process.exitcode})')
-
-    def kill(self, slot: Slot) -> None:
-        if slot.process.is_alive():  # else its number may be another's by now
-            kill_group(slot.process.pid)
-            slot.process.kill()
-
-    def close(self) -> None:
-        for slot in self.slots:
-            self.kill(slot)
-        for slot in self.slots:
-            slot.process.join(1)
-            slot.pipe.close()
-
-
-def clear_parts(settings: Settings) -> None:
-    """Forget the clips that came to no place."""
-    shutil.rmtree(settings.parts, ignore_errors=True)
-    with contextlib.suppress(OSError):  # other shards have theirs there
-        settings.parts.parent.rmdir()
-
-
-def short_of_space(settings: Settings) -> str:
-    """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
-    clips = ((settings.num_processes or processes_here()) + 2) * clip_size(settings)
-    metadata = 3 * settings.ledger.stat().st_size
-    needed = {settings.temps: clips, settings.wavs: clips, settings.root: metadata}
-    for folder, size in needed.items():
-        if (free := shutil.disk_usage(folder).free) < size:
-            return f'only {free / 1e6:.1f} MB are free in {folder}; make room'
-    return ''
-
-
-class Engine:
-    """Rows flow through a pool of workers as the weather allows: on this machine, or on a node of a cluster."""
-
-    def __init__(
-        self, settings: Settings, segments: Iterator[Segment], settle: Callable[[Result], None], control: Segment | None
-    ) -> None:
-        settings.num_processes = settings.num_processes or processes_here()
-        self.settings, self.traffic = settings, Traffic(settings, segments, settle, control)
-        http_flags = find_ffmpeg(settings)
-        settings.parts.mkdir(parents=True, exist_ok=True)
-        self.scratch = tempfile.TemporaryDirectory(prefix=settings.run_prefix, dir=settings.temps, ignore_cleanup_errors=True)
-        self.pool = Pool(settings.num_processes, settings.clip_timeout, (settings, Path(self.scratch.name), http_flags))
-
-    def turn(self) -> str:
-        """Start what may start, take in what comes back; returns what holds things up, if anything."""
-        traffic = self.traffic
-        traffic.stop = traffic.stop or short_of_space(self.settings)
-        if renew_cookies(self.settings):
-            traffic.knock(time.monotonic())
-        while (slot := self.pool.idle()) and (task := traffic.next(time.monotonic())):
-            self.pool.start(slot, task)
-        for task, result in self.pool.wait(0.2):
-            traffic.see(task, result, time.monotonic())
-        return traffic.weather(time.monotonic())
-
-    def __enter__(self) -> Engine:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.pool.close()
-        self.scratch.cleanup()
-        clear_parts(self.settings)
-
-
-Tick = Callable[[str], None]  # is told what holds the run up, if anything, again and again
-
-
-def download(settings: Settings, job: Job, settle: Callable[[Result], None], tick: Tick) -> str:
-    """Fetch the rows on this machine; returns why that stopped early, '' if it did not."""
-    grace = math.inf
-    with Engine(settings, job.rows(), settle, job.known_good()) as engine:
-        while not engine.traffic.over and time.monotonic() < grace:
-            tick(engine.turn())
-            if engine.traffic.stop and grace == math.inf:
-                grace = time.monotonic() + 3  # s for what is almost done
-    return engine.traffic.stop
-
-
-# --------------------------------------------------------------------------------------------------------------- ray
-
-
-class Runner:
-    """The engine on a node of a cluster, over a root of its own that passes away. Plain tuples come and go."""
-
-    TURN, MOST = 0.25, 8 << 20  # s and bytes of an exchange
-
-    def __init__(self, settings: Settings) -> None:
-        self.home = tempfile.TemporaryDirectory(prefix='audioset-', ignore_cleanup_errors=True)
-        settings.root, settings.cookie_path, settings.cookie_stamp = self.home.name, 'cookies.txt', 0
-        settings.give_up_after = 0  # the driver looks after that
-        open_root(settings)
-        open_routes(settings)
-        settings.ledger.touch()
-        self.settings, self.done, self.size = settings, [], 0
-        self.engine = Engine(settings, iter(()), self.settle, None)
-
-    def settle(self, result: Result) -> None:
-        clip = b''
-        if result.made:
-            clip = Path(result.made).read_bytes()
-            os.unlink(result.made)
-        self.done.append((tuple(result.segment), *result[1:5], clip))
-        self.size += len(clip)
-
-    def exchange(self, rows: list[tuple], cookies: str, control: tuple | None) -> dict[str, Any]:
-        """Take rows and run for a moment; returns what is done, what others may have, how many rows are wanted, and the news."""
-        traffic, until, said, weather = self.engine.traffic, time.monotonic() + self.TURN, io.StringIO(), ''
-        if cookies != self.settings.cookies:
-            self.settings.cookies = cookies
-            traffic.knock(time.monotonic())
-        traffic.control = traffic.control or (Segment(*control) if control else None)
-        traffic.rows.add(Segment(*row) for row in rows)
-        with contextlib.redirect_stdout(said):
-            while time.monotonic() < until and self.size < self.MOST and not traffic.stop:
-                weather = self.engine.turn()
-        now = time.monotonic()
-        wanted = 0 if traffic.stop else traffic.appetite(now)
-        back = [] if wanted else [tuple(segment) for segment in traffic.rows.give_up()]
-        done, self.done, self.size = self.done, [], 0
-        state = {'weather': weather, 'silence': traffic.silence(now), 'stop': traffic.stop}
-        return {'done': done, 'back': back, 'wanted': wanted, 'said': said.getvalue(), **state}
-
-    def close(self) -> None:
-        self.engine.__exit__()
-        self.home.cleanup()
-
-
-class Node:
-    """What the driver knows of a node: its runner, if it has one, the rows that it has, and how it fares."""
-
-    runner: Any = None
-    wanted = failures = 0  # rows; times in a row that it was lost
-    weather = ''
-    silence = heard = due = 0.0  # s that all its routes are closed; when it last answered; when it may be started again
-
-    def __init__(self, id: str, name: str) -> None:
-        self.id, self.name = id, name
-        self.rows: dict[str, Segment] = {}
-
-
-class Cluster:
-    """A runner on each node of a Ray cluster. Whoever has room gets rows; the rows of a node that is lost go to others."""
-
-    LOOK, ENOUGH, AHEAD = 5, 4, 2  # s between looks for nodes; failures in a row; exchanges that a runner may be ahead of us
-
-    def __init__(self, settings: Settings, job: Job) -> None:
-        self.ray, self.settings, self.control = connect(), settings, job.known_good()
-        self.rows, self.returned = job.rows(), deque[Segment]()
-        self.nodes: dict[str, Node] = {}
-        self.calls: dict[Any, Node] = {}  # exchanges that go on
-        self.looked, self.stop, self.why = -math.inf, '', ''  # why: the last node was lost
-
-    @property
-    def over(self) -> bool:
-        if not self.returned and (segment := self.next()):
-            self.returned.append(segment)
-        return bool(self.stop) or not (self.returned or any(node.rows for node in self.nodes.values()))
-
-    def look(self) -> None:
-        """Find the nodes that are there; lose those that fell silent, start those that have no runner."""
-        now = time.monotonic()
-        if now - self.looked < self.LOOK:
-            return
-        self.looked, patience = now, 2 * self.settings.clip_timeout + 10
-        for node in self.nodes.values():
-            if node.runner and node.weather != 'starting' and now - node.heard > patience and not self.answered(node):
-                self.lose(node, f'silent for {patience:.0f} s')
-        there = []
-        for found in self.ray.nodes():
-            if found['Alive'] and found['Resources'].get('CPU'):
-                name = f'node {found["NodeManagerAddress"]} ({found["NodeID"][:4]})'
-                there.append(self.nodes.setdefault(found['NodeID'], Node(found['NodeID'], name)))
-        for node in there:
-            if not node.runner and node.failures < self.ENOUGH and now >= node.due:
-                self.start(node)
-        if there and all(node.failures >= self.ENOUGH and not node.runner for node in there):
-            self.stop = f'no node can go on ({self.why})'
-        silence = min((node.silence for node in there if node.runner), default=0)
-        if 0 < self.settings.give_up_after <= silence:
-            self.stop = f'nothing came through for {silence:.0f} s ({self.weather})'
-
-    def answered(self, node: Node) -> bool:
-        """Whether an answer lies there, though we did not look for long."""
-        return bool(self.ray.wait([call for call, of in self.calls.items() if of is node], timeout=0)[0])
-
-    def start(self, node: Node) -> None:
-        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
-        source, remote = Path(__file__).read_text(encoding='utf-8'), remote_runner(self.ray)
-        node.runner = remote.options(scheduling_strategy=strategy).remote(source, self.settings)
-        node.wanted, node.weather, node.silence = 0, 'starting', 0.0
-        for _ in range(self.AHEAD):
-            self.exchange(node)
-
-    def next(self) -> Segment | None:
-        return self.returned.popleft() if self.returned else next(self.rows, None)
-
-    def exchange(self, node: Node) -> None:
-        """Give a node the rows that it has room for, and ask for what it has done."""
-        given = []
-        while len(node.rows) < node.wanted and (segment := self.next()):
-            node.rows[segment.id] = segment
-            given.append(tuple(segment))
-        known = tuple(self.control) if self.control else None
-        self.calls[node.runner.exchange.remote(given, self.settings.cookies, known)] = node
-
-    def wait(self, seconds: float) -> Iterator[Result]:
-        """What comes back within so many s, each clip already on our disk."""
-        ready, _ = self.ray.wait(list(self.calls), timeout=seconds) if self.calls else ([], time.sleep(seconds))
-        if ready:
-            ready, _ = self.ray.wait(list(self.calls), num_returns=len(self.calls), timeout=0)
-        for call in ready:
-            if node := self.calls.pop(call, None):  # else it was lost meanwhile
-                try:
-                    answer = self.ray.get(call)
-                except self.ray.exceptions.RayError as error:
-                    why = str(error).strip()
-                    self.lose(node, why.rpartition('\n')[2], hopeless='creation task' in why)
-                else:
-                    yield from self.take(node, answer)
-
-    def take(self, node: Node, answer: dict[str, Any]) -> Iterator[Result]:
-        for line in ['ready'] * (node.weather == 'starting') + answer['said'].splitlines():
-            say(f'{node.name}: {line}')
-        node.wanted, node.weather, node.silence, node.heard = (
-            answer['wanted'],
-            answer['weather'],
-            answer['silence'],
-            time.monotonic(),
-        )
-        results = [Result(Segment(*segment), *fields) for segment, *fields, _ in answer['done']]
-        mine = [bool(node.rows.pop(result.segment.id, None)) for result in results]
-        back = [Segment(*fields) for fields in answer['back']]
-        self.returned.extend(segment for segment in back if node.rows.pop(segment.id, None))  # with what it has been through
-        node.failures = 0 if any(result.verdict in ANSWERS for result in results) else node.failures
-        if answer['stop']:
-            self.ray.wait([node.runner.close.remote()], timeout=5)
-            self.lose(node, answer['stop'], hopeless=True)
-        else:
-            self.exchange(node)  # it goes on while we write
-        for result, (*_, clip) in itertools.compress(zip(results, answer['done'], strict=True), mine):
-            if result.verdict == DONE:
-                self.control = result.segment._replace(tries=0)
-            yield receive(self.settings, result, clip)
-
-    def lose(self, node: Node, why: str, hopeless: bool = False) -> None:
-        """A node is gone, or cannot go on: others take its rows. It is tried again, after growing pauses, unless the
-        whole cluster never brought a clip and it is hopeless."""
-        node.failures, self.why = node.failures + 1 if self.control or not hopeless else self.ENOUGH, why
-        node.due = time.monotonic() + self.LOOK * 2**node.failures
-        say(f'{node.name}: lost ({textwrap.shorten(why, 120)}), {len(node.rows)} rows come back')
-        self.returned.extend(node.rows.values())
-        node.rows.clear()
-        self.calls = {call: of for call, of in self.calls.items() if of is not node}
-        self.ray.kill(node.runner)
-        node.runner = None
-
-    @property
-    def weather(self) -> str:
-        there = [node for node in self.nodes.values() if node.runner]
-        held_up = [node.weather for node in there if node.weather]
-        return f'{len(held_up)} of {len(there)} nodes: {held_up[0]}' if held_up else '' if there else 'waiting for nodes'
-
-    def close(self) -> None:
-        closing = [node.runner.close.remote() for node in self.nodes.values() if node.runner]
-        if closing:
-            self.ray.wait(closing, num_returns=len(closing), timeout=3)
-        self.ray.shutdown()
-
-
-def connect() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one of this machine alone."""
-    import ray
-    import ray.util.scheduling_strategies
-
-    host, _, port = os.environ.get('RAY_ADDRESS', '').rpartition(':')
-    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
-    quiet = {'logging_level': 'CRITICAL', 'log_to_driver': False}
-    say('connecting to Ray ...')
-    try:
-        if host and port.isdecimal():  # else Ray tries for minutes, deaf to Ctrl-C
-            socket.create_connection((host, int(port)), 5).close()
-        ray.init(**quiet)
-        say(f'Ray: {len(ray.nodes())} nodes, coordinated by {ray.get_runtime_context().gcs_address}')
-    except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise Oops(f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={os.environ.get("RAY_ADDRESS", "")})') from None
-    finally:
-        for name, handler in handlers.items():
-            signal.signal(name, handler)
-    return ray
-
-
-def remote_runner(ray: Any) -> Any:
-    """The class of a Runner on another node, where this script need not be."""
-
-    class RemoteRunner:
-        def __init__(self, source: str, *args: Any) -> None:
-            self.folder = tempfile.TemporaryDirectory(prefix='audioset-')
-            Path(self.folder.name, 'download.py').write_text(source, encoding='utf-8')
-            sys.path.insert(0, self.folder.name)
-            vars(sys.modules['__main__']).pop('__file__', None)  # else each worker process would load Ray as its main module
-            self.runner = importlib.import_module('download').Runner(*args)
-
-        def exchange(self, *args: Any) -> dict[str, Any]:
-            return self.runner.exchange(*args)
-
-        def close(self) -> None:
-            self.runner.close()
-            self.folder.cleanup()
-
-    return ray.remote(num_cpus=1)(RemoteRunner)
-
-
-def receive(settings: Settings, result: Result, clip: bytes) -> Result:
-    """Have a clip that came from a node on our disk, waiting for its place."""
-    if not clip:
-        return result
-    made = settings.parts / f'{result.segment.id}.{settings.ext}'
-    with open(made, 'wb') as out:
-        out.write(clip)
-        out.flush()
-        os.fsync(out.fileno())
-    return result._replace(made=str(made))
-
-
-def download_on_ray(settings: Settings, job: Job, settle: Callable[[Result], None], tick: Tick) -> str:
-    """Fetch the rows on all nodes of a Ray cluster; returns why that stopped early, '' if it did not."""
-    cluster = Cluster(settings, job)
-    settings.parts.mkdir(parents=True, exist_ok=True)
-    try:
-        while not cluster.over:
-            cluster.stop = cluster.stop or short_of_space(settings)
-            renew_cookies(settings)
-            cluster.look()
-            for result in cluster.wait(0.2):
-                settle(result)
-            tick(cluster.weather)
-    except cluster.ray.exceptions.RayError as error:  # of the cluster itself
-        return f'Ray: {textwrap.shorten(str(error), 200)}'
-    finally:
-        cluster.close()
-        clear_parts(settings)
-    return cluster.stop
-
-
 # -------------------------------------------------------------------------------------------------------------- main
 
 
 NONE = type(None)
-KIND_OF = {int: 'int', float: 'float', str: 'str', bool: 'bool', list: 'list[str]', dict: 'dict', NONE: 'int | None'}
-KINDS = {
-    **{kind: (of,) for of, kind in KIND_OF.items()},
-    'int | None': (int, NONE),
-    'str | None': (str, NONE),
-    'float': (int, float),
-}
+KINDS: dict[str, tuple[type, ...]] = {
+    'int | None': (int, NONE), 'str | None': (str, NONE), 'float': (int, float),
+    'int': (int,), 'str': (str,), 'bool': (bool,), 'list[str]': (list,), 'dict': (dict,),
+}  # fmt: skip
+CHOICES = {'ext': list(ENCODE), 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray']}
+
+
+class Setting(NamedTuple):
+    """A global of the settings block, as its source shows it."""
+
+    group: str  # the comment above
+    name: str
+    kind: str  # a key of KINDS
+    about: str  # the comment behind
+
+
+def read_block(source: str) -> list[Setting]:
+    """The settings: the lower-case globals above the first constant, however they are laid out."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
+    found, group, after = list[Setting](), '', 0
+    for node in ast.parse(source).body:
+        target = (
+            node.target
+            if isinstance(node, ast.AnnAssign)
+            else node.targets[0]
+            if isinstance(node, ast.Assign)
+            else None
+        )
+        if isinstance(target, ast.Name) and not target.id.islower():
+            break
+        own = [
+            line
+            for line in range(after + 1, node.lineno)
+            if line in comments and not comments[line].string.startswith('# -')
+        ]
+        group = comments[own[-1]].string[2:] if own and found or own and target else group
+        if isinstance(target, ast.Name):
+            about = ' '.join(
+                comments[n].string.lstrip('# ') for n in range(node.lineno, node.end_lineno + 1) if n in comments
+            )
+            kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ''
+            default = type(globals().get(target.id))
+            plain = next((name for name, types in list(KINDS.items())[2:] if default in types), 'int | None')
+            found.append(Setting(group, target.id, kind if kind in KINDS else plain, about))
+        after = node.end_lineno or 0
+    return found
 
 
 def number_or_json(text: str) -> Any:
@@ -2734,39 +2980,42 @@ def number_or_json(text: str) -> Any:
         raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor JSON') from None
 
 
-def read_flag(kind: str) -> dict[str, Any]:
-    """How argparse is to read the flag of a setting of this kind."""
-    if kind == 'bool':
+def read_flag(setting: Setting) -> dict[str, Any]:
+    """How argparse is to read the flag of a setting."""
+    if setting.kind == 'bool':
         return {'action': argparse.BooleanOptionalAction}
-    if kind == 'list[str]':
+    if setting.kind == 'list[str]':
         return {'nargs': '*', 'metavar': 'NAME'}
-    if kind == 'str | None':
+    if setting.kind == 'str | None':
         return {'nargs': '?', 'const': '', 'metavar': 'FILE'}
-    return {'type': str if kind == 'str' else number_or_json, 'metavar': kind.split()[0].upper()}
+    choices = CHOICES.get(setting.name, [])
+    name = '{' + ','.join(filter(None, choices)) + '}' if choices else setting.kind.split()[0].upper()
+    return {'type': str if setting.kind == 'str' else number_or_json, 'metavar': name}
 
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise Oops(f'{message} (see --help)')
+        raise UsageError(f'{message} (see --help)')
 
 
 def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, each with a flag made from its own line of source, and the flags over them."""
-    block = Path(__file__).read_text(encoding='utf-8').partition('- settings\n')[2].partition('\n# ---')[0]
-    described = re.findall(r'^(\w+)(?:: *([^=\n]+?))? *=[^#\n]*(?:# *(.*))?$', block, re.M)
-    kinds = {name: kind if kind in KINDS else KIND_OF.get(type(globals()[name]), 'str') for name, kind, _ in described}
+    block = read_block(Path(__file__).read_text(encoding='utf-8'))
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    for name, _, about in described:
-        flag, default = f'--{name.replace("_", "-")}', globals()[name]
-        told = f'{about} ({"…" if name == "proxies" and default else repr(default)})'.replace('%', '%%')  # it may hold passwords
-        parser.add_argument(flag, default=default, help=told, **read_flag(kinds[name]))
+    groups = {setting.group: parser.add_argument_group(setting.group) for setting in block}
+    for setting in block:
+        flag, default = f'--{setting.name.replace("_", "-")}', globals()[setting.name]
+        shown = '…' if setting.name == 'proxies' and default else repr(default)  # it may hold passwords
+        told = f'{setting.about} ({shown})'.replace('%', '%%')
+        groups[setting.group].add_argument(flag, default=default, help=told, **read_flag(setting))
     preset = parser.parse_args(argv).preset
     require(preset in ('', *PRESETS), f'preset = {preset!r}: use one of {", ".join(PRESETS)}')
     parser.set_defaults(**PRESETS.get(preset, {}))
     settings = parser.parse_args(argv)
-    for name, kind in kinds.items():
-        value = getattr(settings, name)
-        require(type(value) in KINDS[kind], f'{name} = {"…" if name == "proxies" else repr(value)}: use {kind}')
+    for setting in block:
+        value = getattr(settings, setting.name)
+        shown = '…' if setting.name == 'proxies' else repr(value)
+        require(type(value) in KINDS[setting.kind], f'{setting.name} = {shown}: use {setting.kind}')
     check_settings(settings)
     return settings
 
@@ -2779,17 +3028,22 @@ def check_name(name: str, splits: list[str]) -> None:
         levels = [level for split in splits for level in name.format(**{**sample, 'split': split}).split('/')]
         fields = [field[1:] for field in string.Formatter().parse(name.rpartition('/')[2]) if field[1] is not None]
     except KeyError as error:
-        raise Oops(f'{wrong}: {error} is none of {", ".join(sample)}') from None
+        raise UsageError(f'{wrong}: {error} is none of {", ".join(sample)}') from None
     except (ValueError, TypeError, IndexError, AttributeError) as error:
-        raise Oops(f'{wrong}: {error}; write fields like {{ytid}}, of {", ".join(sample)}') from None
+        raise UsageError(f'{wrong}: {error}; write fields like {{ytid}}, of {", ".join(sample)}') from None
     require(levels[0] != 'ledgers', f'{wrong}: wavs/ledgers is taken')
-    require(not name.endswith(tuple(f'.{ext}' for ext in ENCODE)), f'{wrong}: leave the extension away, it comes by itself')
+    require(
+        not name.endswith(tuple(f'.{ext}' for ext in ENCODE)), f'{wrong}: leave the extension away, it comes by itself'
+    )
     for level in levels:
         require(level, f'{wrong}: is empty between, before or after its /')
         fits = re.fullmatch(r'[^<>:"\\|?*\x00-\x1f]+', level) and not re.search(r'^[\s.]|[\s.]$', level)
         require(fits and len(os.fsencode(level)) <= 240, f'{wrong}: {level!r} cannot be a name in wavs/')  # bytes
     unique = ('ytid', '', None) in fields[:1] + fields[-1:]  # with its 11 characters at a fixed place
-    require(unique, f'{wrong}: clips could overwrite each other; after the last /, the first or the last field must be {{ytid}}')
+    require(
+        unique,
+        f'{wrong}: clips could overwrite each other; after the last /, the first or the last field must be {{ytid}}',
+    )
 
 
 def check_settings(s: Settings) -> None:
@@ -2804,8 +3058,20 @@ def check_settings(s: Settings) -> None:
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
     require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
     require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
-    for name in ('num_processes', 'per_label', 'max_height', 'timeout', 'clip_timeout', 'pause', 'longest_pause', 'per_hour'):
-        require(getattr(s, name) is None or 0 < getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number above 0')
+    for name in (
+        'num_processes',
+        'per_label',
+        'max_height',
+        'timeout',
+        'clip_timeout',
+        'pause',
+        'longest_pause',
+        'per_hour',
+    ):
+        require(
+            getattr(s, name) is None or 0 < getattr(s, name) < math.inf,
+            f'{name} = {getattr(s, name)}: use a number above 0',
+        )
     for name in ('retries', 'retry_pause', 'give_up_after'):
         require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
     require(s.ext != 'mp4' or not s.pad, 'pad is for audio, not for mp4')
@@ -2814,75 +3080,52 @@ def check_settings(s: Settings) -> None:
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     modes = {'verify': s.verify, 'merge': s.merge, 'dry_run': s.dry_run, 'report': s.report is not None}
     require(sum(modes.values()) < 2, f'{" and ".join(mode for mode, on in modes.items() if on)}: one at a time')
-    require(not s.report or Path(s.report).absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
+    require(
+        not s.report or Path(s.report).absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder'
+    )
     require(len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: one is named twice')
     share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
     count = int(share[2]) if share else 8
     require(share and int(share[1]) < count, f'shard = {s.shard!r}: use 0/{count} to {count - 1}/{count}')
     s.shard = f'{int(share[1])}/{count}'  # so that 03/8 is 3/8
     require(s.engine in ('multiprocessing', 'ray'), f'engine = {s.engine!r}: use multiprocessing or ray')
-    require(s.engine != 'ray' or importlib.util.find_spec('ray'), "engine = 'ray': Ray is not installed; pip install ray")
+    require(
+        s.engine != 'ray' or importlib.util.find_spec('ray'), "engine = 'ray': Ray is not installed; pip install ray"
+    )
     check_name(s.name, s.splits)
 
 
-def relay(proxy: urllib.parse.SplitResult) -> str:
-    """The address of a door on loopback, open while this process lives, to a proxy that is reached by TLS: ffmpeg cannot."""
-    trust, port = ssl.create_default_context(cafile=trusted_certificates()), concurrent.futures.Future[int]()
-
-    async def copy(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while data := await source.read(1 << 16):
-                sink.write(data)
-                await sink.drain()
-        sink.close()
-
-    async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            far, sink = await asyncio.open_connection(proxy.hostname, proxy.port or 443, ssl=trust)
-        except OSError:
-            writer.close()  # as a proxy that is down does
-            return
-        await asyncio.gather(copy(reader, sink), copy(far, writer))
-
-    async def listen() -> None:
-        server = await asyncio.start_server(serve_one, '127.0.0.1', 0)
-        port.set_result(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    threading.Thread(target=asyncio.run, args=[listen()], daemon=True).start()
-    login = f'{proxy.netloc.rpartition("@")[0]}@' if '@' in proxy.netloc else ''
-    return f'http://{login}127.0.0.1:{port.result()}'
-
-
 def read_proxy(proxy: str) -> tuple[str, str]:
-    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; Oops for one that they cannot use."""
+    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; UsageError for one that they cannot use."""
     at = urllib.parse.urlsplit(proxy if '://' in proxy else f'http://{proxy}')
     wrong = f'proxy {proxy.rpartition("@")[2]}: use http://host:port or http://user:password@host:port, special characters as %40'
-    require(not at.scheme.startswith('socks'), f'{wrong}; ffmpeg knows no SOCKS')
+    require(
+        not at.scheme.startswith('socks') and at.scheme != 'https',
+        f'{wrong}; ffmpeg knows neither SOCKS nor https proxies',
+    )
     with contextlib.suppress(ValueError):  # of a port that is none
-        require(at.scheme in ('http', 'https') and at.hostname and not re.search(r'\s', proxy), wrong)
-        name = f'{at.hostname}:{at.port or (443 if at.scheme == "https" else 80)}'
-        return name, relay(at) if at.scheme == 'https' else at.geturl()
-    raise Oops(wrong)
+        require(at.scheme == 'http' and at.hostname and not re.search(r'\s', proxy), wrong)
+        return f'{at.hostname}:{at.port or 80}', at.geturl()
+    raise UsageError(wrong)
 
 
 def open_routes(settings: Settings) -> None:
-    """Add to the settings how YouTube may be reached; media must come by the same address that asked for them."""
+    """Add to the settings how YouTube may be reached, name -> proxy; media must come by the same address that asked for them."""
     if (bundle := os.environ.get('SSL_CERT_FILE')) and not os.path.isfile(bundle):
-        raise Oops(f'SSL_CERT_FILE = {bundle}: no such file')
+        raise UsageError(f'SSL_CERT_FILE = {bundle}: no such file')
     around = urllib.request.getproxies() if 'direct' in (settings.proxies or ['direct']) else {}
     if proxy := around.get('https') or around.get('all') or around.get('http'):
         os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy)[1]  # ffmpeg reads http_proxy only
     for proxy in settings.proxies:
         host = proxy.rpartition('@')[2]
         require(host == 'direct' or re.search(r':\d+/?$', host), f'proxy {host}: use http://host:port or direct')
-    named = [('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies]
-    settings.routes = {route: f'{name} (route {n}): ' for n, (name, route) in enumerate(named, 1)} or {'': ''}
-    require(len(settings.routes) == max(1, len(named)), 'proxies: one is named twice')
+    named = [('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies or ['direct']]
+    settings.routes = dict(named)
+    require(len(settings.routes) == len(named), 'proxies: one is named twice')
 
 
 def open_root(settings: Settings) -> None:
-    """Add the paths to the settings; make the folders where they are missing; Oops if they cannot be written."""
+    """Add the paths to the settings; make the folders where they are missing; UsageError if they cannot be written."""
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
     settings.ledger, tag = ledger_path(settings), f'{settings.ext}-{settings.shard.replace("/", "-of-")}'
@@ -2897,19 +3140,23 @@ def open_root(settings: Settings) -> None:
     except OSError as error:
         if judge(str(error))[0] == 'system' and not isinstance(error, PermissionError):  # full: that may pass
             raise
-        raise Oops(f'root = {root}: cannot be written ({error.strerror})') from None
+        raise UsageError(f'root = {root}: cannot be written ({error.strerror})') from None
 
 
 def read_cookies(path: Path, wanted: bool) -> str:
-    """The cookies of a Netscape file as yt-dlp takes them, '' if there are none; Oops for a file of another kind."""
+    """The cookies of a Netscape file as yt-dlp takes them, '' if there are none; UsageError for a file of another kind."""
     require(not path.exists() or path.is_file(), f'{path}: not a file')
     require(path.exists() or not wanted, f'{path}: no such file')
     text = path.read_text(encoding='utf-8-sig', errors='replace') if path.exists() else ''
-    rows = [line.split('\t') for line in text.splitlines() if line.startswith('#HttpOnly_') or line[:1] not in ('', '#')]
+    rows = [
+        line.split('\t') for line in text.splitlines() if line.startswith('#HttpOnly_') or line[:1] not in ('', '#')
+    ]
     hint = 'not a Netscape cookie file (7 fields with tabs between); export it as README says, or delete it'
     require(all(len(row) == 7 for row in rows), f'{path}: {hint}')
     for row in rows:
-        row[4] = row[4] if row[4].isdecimal() else '0'  # when it expires; yt-dlp prints the cookies whose date it cannot read
+        row[4] = (
+            row[4] if row[4].isdecimal() else '0'
+        )  # when it expires; yt-dlp prints the cookies whose date it cannot read
     return '\n'.join(['# Netscape HTTP Cookie File', *map('\t'.join, rows), '']) if rows else ''
 
 
@@ -2928,7 +3175,7 @@ def renew_cookies(settings: Settings) -> bool:
     settings.cookie_stamp = stamp
     try:
         settings.cookies = read_cookies(path, wanted=False)
-    except (Oops, OSError) as error:
+    except (UsageError, OSError) as error:
         say(f'{error}; going on with the former cookies')
     else:
         say(f'{path.name} has changed: from now on its {"cookies are used" if settings.cookies else "absence counts"}')
@@ -2938,7 +3185,9 @@ def renew_cookies(settings: Settings) -> bool:
 def clip_size(settings: Settings) -> float:
     """Bytes of a clip of 10 s, about: enough to tell whether they will fit the disk."""
     pcm = (settings.sample_rate or 44_100) * (settings.channels or 2) * 2
-    return 10 * {'wav': pcm, 'flac': 0.6 * pcm, 'opus': 12_000, 'mp3': 25_000, 'm4a': 16_500, 'mp4': 70_000}[settings.ext]
+    return (
+        10 * {'wav': pcm, 'flac': 0.6 * pcm, 'opus': 12_000, 'mp3': 25_000, 'm4a': 16_500, 'mp4': 70_000}[settings.ext]
+    )
 
 
 def find_ffmpeg(settings: Settings) -> set[str]:
@@ -2950,12 +3199,14 @@ def find_ffmpeg(settings: Settings) -> set[str]:
         asked = [found, '-hide_banner', '-h', 'protocol=http']
         told = subprocess.run(asked, capture_output=True, text=True, errors='replace').stdout
     except (OSError, RuntimeError) as error:
-        raise Oops(f'ffmpeg: {error}; name one with the ffmpeg setting') from None
+        raise UsageError(f'ffmpeg: {error}; name one with the ffmpeg setting') from None
     require('-user_agent' in told, f'ffmpeg = {found!r}: is no ffmpeg that can fetch')
     wanted = HTTP_FLAGS.keys()
     has = {flag for flag in wanted if f'-{flag} ' in told}
     if has != wanted:
-        say(f'{found} is too old for -{" and -".join(sorted(wanted - has))}: going on without, with more bytes per clip')
+        say(
+            f'{found} is too old for -{" and -".join(sorted(wanted - has))}: going on without, with more bytes per clip'
+        )
     return has
 
 
@@ -2968,10 +3219,12 @@ def announce(settings: Settings, bar: Progress) -> None:
     say(f'{", ".join(settings.splits)}{share}: {counts}, {settings.ext} in {settings.wavs}')
     need, free = left * clip_size(settings), shutil.disk_usage(settings.wavs).free
     if free < need:
-        say(f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full')
+        say(
+            f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full'
+        )
 
 
-def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
+def fetch_rows(settings: Settings, job: Job, rows: Iterator[Segment], bar: Progress) -> str:
     """Download the rows that are not settled; returns why it stopped early, or ''."""
     ledger = job.reader.ledger
 
@@ -2994,22 +3247,26 @@ def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
             announce(settings, bar)
         bar.tell(weather)
         ledger.commit()
+        ledger.remember(pace.learned)
 
-    try:
-        return (download_on_ray if settings.engine == 'ray' else download)(settings, job, settle, tick)
-    except (OSError, sqlite3.Error) as error:  # the ledger or a clip's place cannot be written
-        return f'{error}; mend that'
+    with contextlib.closing(Cluster(settings) if settings.engine == 'ray' else Pool(settings)) as pool:
+        routes = () if settings.engine == 'ray' else settings.routes  # of a cluster, nodes bring theirs
+        pace = Pace(settings, routes, rows, settle, job.known_good(), ledger.learned())
+        try:
+            return fetch_all(settings, pace, pool, tick)
+        except (OSError, sqlite3.Error) as error:  # the ledger or a clip's place cannot be written
+            return f'{error}; mend that'
 
 
 def open_lists(settings: Settings, ledger: Ledger) -> tuple[Reader, dict[str, str]]:
     """The lists and what belongs to them, fetched where they are missing; AudioSet's come first. And tag -> label."""
     order = sorted(settings.splits, key=lambda split: (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9)
     for split in order:
-        provide(list_path(settings, split), settings.routes)
+        provide(list_path(settings, split), settings.routes.values())
     lists = {split: (path := list_path(settings, split), recognise(path)) for split in order}
     strong = any('clip' in form.columns for _, form in lists.values())
     for name in ['class_labels_indices.csv', *['mid_to_display_name.tsv'] * strong]:
-        provide(settings.csvs / name, settings.routes)
+        provide(settings.csvs / name, settings.routes.values())
     names = read_names(settings.csvs / 'mid_to_display_name.tsv') if strong else {}
     labels = {**names, **read_labels(settings.csvs / 'class_labels_indices.csv')}
     reader = Reader(ledger, lists, labels, names)
@@ -3025,7 +3282,7 @@ def make_choice(settings: Settings, reader: Reader, labels: dict[str, str]) -> C
         return None
     names, below = labels, {}
     if (settings.labels or settings.exclude) and settings.descendants:
-        provide(settings.csvs / 'ontology.json', settings.routes)
+        provide(settings.csvs / 'ontology.json', settings.routes.values())
         theirs, below = read_ontology(settings.csvs / 'ontology.json')
         names = {**theirs, **labels}
     own = reader.ledger.db.execute("SELECT DISTINCT labels FROM tagset WHERE tags = '[]'")
@@ -3040,8 +3297,14 @@ def open_job(settings: Settings, ledger: Ledger) -> tuple[Job, dict[str, str]]:
     job = Job(reader, settings, make_choice(settings, reader, labels))
     while not job.find('true', most=1) and not reader.whole:
         reader.step()
-    why = ' that labels, exclude and per_label leave' if job.choice else '; a list of AudioSet that is deleted is fetched anew'
-    require(job.find('true', most=1) or settings.shard != '0/1', f'{", ".join(settings.splits)}: not one usable row{why}')
+    why = (
+        ' that labels, exclude and per_label leave'
+        if job.choice
+        else '; a list of AudioSet that is deleted is fetched anew'
+    )
+    require(
+        job.find('true', most=1) or settings.shard != '0/1', f'{", ".join(settings.splits)}: not one usable row{why}'
+    )
     return job, labels
 
 
@@ -3114,7 +3377,7 @@ def look(settings: Settings) -> int:
     """--dry-run and --report: say how things stand, and do nothing. Beside a run, of what that has read so far."""
     try:
         lock, free = claim(settings.ledger), True
-    except Oops as busy:
+    except UsageError as busy:
         say(f'{busy}'.partition(';')[0] + ': as far as that is')
         lock, free = None, False
     with lock or contextlib.nullcontext(), Ledger(settings, write=free) as ledger:
@@ -3138,19 +3401,17 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
     job, labels = open_job(settings, ledger)
     job.reopen(settings.again)
     bar, stop = Progress(job), ''
-    if job.reader.whole or settings.limit:
-        bar.look()
-        announce(settings, bar)
     with bar.bar:
-        if not bar.counted or bar.total > bar.before.total():
-            stop = fetch_rows(settings, job, bar)
+        rows = job.rows()
+        if first := next(rows, None):
+            stop = fetch_rows(settings, job, itertools.chain([first], rows), bar)
         if not settings.limit and not stop:
             job.reader.finish()
         if not bar.counted:
             bar.look()
             announce(settings, bar)
         bar.follow()
-    counts = tally(job.counts())
+    counts = tally(job.counts()) if bar.results else bar.counts
     say(bar.table(counts))
     table = cover(job, labels) if bar.results else []
     if table and table[0].gone:
@@ -3207,13 +3468,20 @@ def interrupted(ledger: Ledger) -> str:
     return 'python download.py --merge makes the metadata of what is there'
 
 
+def open_streams() -> None:
+    """Have somewhere to speak to, even where the shell has closed it; no title ends the run where it cannot be shown."""
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name) or open(os.devnull, 'w')  # noqa: SIM115  # for the whole run
+        stream.reconfigure(errors='replace')
+        setattr(sys, name, stream)
+
+
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
     for name in {'SIGTERM', 'SIGHUP'} & set(dir(signal)):  # a scheduler's or a closing terminal's request is a Ctrl-C
         if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors='replace')  # a title must not end the run where the terminal cannot show it
+    open_streams()
     try:
         settings = read_settings(argv)
         open_root(settings)
@@ -3224,10 +3492,18 @@ def main(argv: list[str] | None = None) -> int:
             print(merge_ledgers(settings))
             return 0
         return run(settings)
-    except Oops as error:
+    except UsageError as error:
         print(f'download.py: {hide(str(error))}', file=sys.stderr)
         return 2
-    except (OSError, sqlite3.Error) as error:  # the ledger or the metadata cannot be written
+    except sqlite3.DatabaseError as error:
+        remedies = {
+            'malformed': 'move it away: clips in their places are taken in again',
+            'readonly': 'name another root',
+        }
+        remedy = next((told for word, told in remedies.items() if word in str(error)), '')
+        print(f'download.py: {settings.ledger}: {error}; {remedy or "run the same command again"}', file=sys.stderr)
+        return 2 if remedy else 1
+    except OSError as error:  # the ledger or the metadata cannot be written
         print(f'download.py: {error}; mend that, then run the same command again', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

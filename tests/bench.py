@@ -71,7 +71,14 @@ def floor(rows: list[Row], root: pathlib.Path, processes: int) -> None:
     proxy = urllib.parse.urlsplit(os.environ['https_proxy'])
     trust = ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE'])
     flags = ['-tls_verify', '1', '-ca_file', os.environ['SSL_CERT_FILE'], '-multiple_requests', '1']
-    flags += ['-initial_request_size', '8192', '-short_seek_size', '32768', '-request_size', '162500']  # 10 s of 130 kbit/s
+    flags += [
+        '-initial_request_size',
+        '8192',
+        '-short_seek_size',
+        '32768',
+        '-request_size',
+        '162500',
+    ]  # 10 s of 130 kbit/s
     context = {'client': {'clientName': 'VISIONOS', 'clientVersion': '1.02'}}
 
     def share(part: list[Row]) -> None:
@@ -84,7 +91,21 @@ def floor(rows: list[Row], root: pathlib.Path, processes: int) -> None:
             url = next(made['url'] for made in formats if made['itag'] == 140)
             seek = ['-ss', str(start)] if start else []
             to = ['-c', 'copy', '-movflags', '+faststart', '-f', 'mp4', f'{root}/wavs/id_{ytid}.m4a']
-            run([os.environ.get('COUNTING', FFMPEG), '-y', '-loglevel', 'error', *flags, *seek, '-t', '10', '-i', url, *to])
+            run(
+                [
+                    os.environ.get('COUNTING', FFMPEG),
+                    '-y',
+                    '-loglevel',
+                    'error',
+                    *flags,
+                    *seek,
+                    '-t',
+                    '10',
+                    '-i',
+                    url,
+                    *to,
+                ]
+            )
 
     count = processes or 4 * (os.cpu_count() or 1)
     with concurrent.futures.ThreadPoolExecutor(count) as pool:
@@ -120,7 +141,10 @@ def trial(way: str, count: int, processes: int, latency: float) -> dict[str, flo
     lines = youtube.rows(count, seed=random.randrange(1 << 30))
     rows = [(line[:11], *map(float, line.split(', ')[1:3])) for line in lines]
     with youtube.YouTube(latency=latency) as site, tempfile.TemporaryDirectory() as root:
-        site.files['class_labels_indices.csv'], site.files['bench_segments.csv'] = youtube.LABELS, youtube.segments_csv(lines)
+        site.files['class_labels_indices.csv'], site.files['bench_segments.csv'] = (
+            youtube.LABELS,
+            youtube.segments_csv(lines),
+        )
         os.environ.update(site.env)
         pathlib.Path(root, 'wavs').mkdir()
         cpu, started = cpu_of_children(), time.perf_counter()
@@ -161,9 +185,13 @@ def main() -> int:
     parser.add_argument('--rows', type=int, default=500, help='rows per round; a fifth of them for the slow ways')
     parser.add_argument('--rounds', type=int, default=3, help='take the ways in turn so often, and the medians')
     parser.add_argument('--ways', nargs='+', choices=WAYS, default=list(WAYS))
-    parser.add_argument('--processes', type=int, default=0, help="of download.py and the floor; 0: download.py's default")
+    parser.add_argument(
+        '--processes', type=int, default=0, help="of download.py and the floor; 0: download.py's default"
+    )
     parser.add_argument('--latency', type=float, default=0.03, help='s per round trip')
-    parser.add_argument('--scale', action='store_true', help='what lists of up to two million rows cost the main process')
+    parser.add_argument(
+        '--scale', action='store_true', help='what lists of up to two million rows cost the main process'
+    )
     args = parser.parse_args()
     if args.scale:
         sys.path.insert(0, str(HERE.parent))
@@ -176,7 +204,9 @@ def main() -> int:
         pathlib.Path(folder, 'ffmpeg').symlink_to(FFMPEG)
         os.environ['PATH'] += f'{os.pathsep}{folder}'
         rows = {way: args.rows // 5 if way in SLOW else args.rows for way in args.ways}
-        rounds = [{way: trial(way, rows[way], args.processes, args.latency) for way in args.ways} for _ in range(args.rounds)]
+        rounds = [
+            {way: trial(way, rows[way], args.processes, args.latency) for way in args.ways} for _ in range(args.rounds)
+        ]
         middle = {way: medians([figures[way] for figures in rounds]) for way in args.ways}
         told = subprocess.run(['ffmpeg', '-version'], capture_output=True, text=True).stdout.split()[2]
         setting = f'{os.cpu_count()} cores, round trip {args.latency * 1000:.0f} ms, medians of {args.rounds} rounds'
@@ -185,7 +215,9 @@ def main() -> int:
         print('|---' * (len(middle[args.ways[0]]) + 3) + '|')
         for way, figures in middle.items():
             shown = [f'{value:.3f}' if key == 'CPU s' else f'{value:.2f}' for key, value in figures.items()]
-            print(f'| {way} | {rows[way]} | ' + ' | '.join([*shown, f'{count_ffmpegs(way, 10):.1f}']) + ' |', flush=True)
+            print(
+                f'| {way} | {rows[way]} | ' + ' | '.join([*shown, f'{count_ffmpegs(way, 10):.1f}']) + ' |', flush=True
+            )
     return 0
 
 

@@ -19,12 +19,14 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
-import download
 import youtube as stand_in
+
+SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
+sys.path.insert(0, str(SCRIPT.parent))  # where chaos.py is run by itself
+import download  # noqa: E402
 
 hypothesis.settings.register_profile('patient', deadline=None)
 hypothesis.settings.load_profile('patient')
-SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
 RATE = 44100  # Hz
 SECRET = 'hush-hush-7531'  # a cookie's value, a password
 LOGIN = ['LOGIN_INFO', 'SAPISID', '__Secure-1PSAPISID', '__Secure-3PSAPISID']
@@ -76,7 +78,7 @@ class Program:
     @property
     def settled(self) -> list[tuple]:
         """Name, status, reason and message of what is settled, in all ledgers of the root."""
-        query = 'SELECT name, status, ifnull(reason, \'\'), message FROM clip WHERE status IS NOT NULL ORDER BY id'
+        query = "SELECT name, status, ifnull(reason, ''), message FROM clip WHERE status IS NOT NULL ORDER BY id"
         paths = sorted((self.root / 'wavs').glob('**/*.sqlite3'))
         return [row for path in paths for row in self.ask(query, path.relative_to(self.root / 'wavs').as_posix()[:-8])]
 
@@ -101,7 +103,9 @@ class Program:
 
 
 @contextlib.contextmanager
-def opened(csvs: pathlib.Path, *splits: str, ledger: pathlib.Path | None = None, **settings: object) -> Iterator[download.Job]:
+def opened(
+    csvs: pathlib.Path, *splits: str, ledger: pathlib.Path | None = None, **settings: object
+) -> Iterator[download.Job]:
     """What a run would do over lists in a folder, by a ledger that is there or by one of its own."""
     with tempfile.TemporaryDirectory() as folder:
         wavs, path = pathlib.Path(folder), ledger or pathlib.Path(folder, 'm4a.sqlite3')
@@ -117,8 +121,17 @@ def opened(csvs: pathlib.Path, *splits: str, ledger: pathlib.Path | None = None,
 def settle(job: download.Job, *segments: download.Segment, reason: str = '', **record: object) -> None:
     """Write down that these are done, or gone for a reason."""
     for segment in segments:
-        plain = {'path': f'wavs/{segment.id}.m4a', 'title': 'a title', 'duration': 10.0, 'format_id': '140', 'bytes': 1, 'sha256': ''}
-        result = download.Result(segment, 'gone' if reason else 'done', reason or 'done', reason, {} if reason else plain | record)
+        plain = {
+            'path': f'wavs/{segment.id}.m4a',
+            'title': 'a title',
+            'duration': 10.0,
+            'format_id': '140',
+            'bytes': 1,
+            'sha256': '',
+        }
+        result = download.Result(
+            segment, 'gone' if reason else 'done', reason or 'done', reason, {} if reason else plain | record
+        )
         job.reader.ledger.settle(result)
 
 
@@ -200,8 +213,22 @@ def kill_session(process: subprocess.Popen) -> None:
 
 def listen(path: pathlib.Path) -> np.ndarray:
     """A clip as mono samples at RATE, as a player would sound it."""
-    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-i', str(path), '-map', '0:a', '-ac', '1', '-ar', str(RATE)]
-    return np.frombuffer(subprocess.run([*ffmpeg, '-f', 'f32le', '-'], capture_output=True, check=True).stdout, np.float32)
+    ffmpeg = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        '-v',
+        'error',
+        '-i',
+        str(path),
+        '-map',
+        '0:a',
+        '-ac',
+        '1',
+        '-ar',
+        str(RATE),
+    ]
+    return np.frombuffer(
+        subprocess.run([*ffmpeg, '-f', 'f32le', '-'], capture_output=True, check=True).stdout, np.float32
+    )
 
 
 def sound(start: float, seconds: float) -> np.ndarray:
@@ -220,7 +247,9 @@ def offset(path: pathlib.Path, start: float, seconds: float, margin: float = 0.3
     best = int(np.argmax(match))
     part = known[best : best + len(heard)]
     likeness = match[best] / (np.linalg.norm(part) * np.linalg.norm(heard))
-    assert likeness > 0.8, f'{path.name} does not sound like {start} to {start + seconds} s of its video ({likeness:.2f})'
+    assert likeness > 0.8, (
+        f'{path.name} does not sound like {start} to {start + seconds} s of its video ({likeness:.2f})'
+    )
     return first + best / RATE - start
 
 

@@ -1,4 +1,4 @@
-"""What a run over a whole split costs its main process: python tests/bench.py --scale (Linux; four minutes, 2 GB of disk)."""
+"""What a run over a whole split costs its main process: python tests/bench.py --scale (Linux; ten minutes, 3 GB of disk)."""
 
 import os
 import pathlib
@@ -14,6 +14,7 @@ import youtube
 
 SCRIPT = pathlib.Path(download.__file__)
 SPLIT = 'unbalanced_train'
+LEFT, FROM = 521, 20  # rows that a rerun finds to do; after how many of them its CPU begins to count
 LETTERS = string.ascii_letters + string.digits + '-_'
 
 
@@ -31,17 +32,28 @@ def make_list(path: pathlib.Path, count: int) -> None:
 
 
 def settle(root: pathlib.Path, count: int) -> None:
-    """Write the journal of a run that has settled all rows but the last: six of seven done, the others gone."""
-    labels = download.read_labels(root / 'csvs' / 'class_labels_indices.csv')
-    journal = download.Journal(root / 'wavs' / 'journal.jsonl', labels)
-    rows = download.read_lines(root / 'csvs' / f'{SPLIT}_segments.csv')
-    for index, (_, line) in zip(range(count - 1), rows, strict=False):
-        segment = download.parse_row(line, SPLIT, index)
-        place = {'path': f'wavs/{segment.id}.m4a', 'ext': 'm4a', 'bytes': 163_840}
-        record = {**place, 'title': 'A title of the usual length — more or less', 'format_id': '140', 'duration': 10.008}
-        gone = download.Result(segment, 'gone', 'private', "Private video. Sign in if you've been granted access to this video")
-        journal.settle(download.Result(segment, 'done', 'done', record=record) if index % 7 else gone)
-    journal.file.close()
+    """Leave the ledger of a run that has settled all but the last rows: six of seven done, the others gone."""
+    settings = download.read_settings(['--root', str(root), '--splits', SPLIT])
+    download.open_root(settings)
+    settings.routes = {}
+    columns = 'status, reason, message, settled, path, title, duration, bytes, sha256, format'
+    private = "Private video. Sign in if you've been granted access to this video"
+    title, chance = 'A title of the usual length — more or less', random.Random(count)
+
+    def became(n: int) -> tuple:
+        if n % 7:
+            digest = f'{chance.getrandbits(256):064x}'
+            return 'done', None, None, 1.7e9 + n, f'wavs/id_{n:011}.m4a', title, 10.008, 163_840, digest, '140', n
+        return 'gone', 'private', private, 1.7e9 + n, *[None] * 6, n
+
+    with download.Ledger(settings) as ledger:
+        reader, _ = download.open_lists(settings, ledger)
+        reader.finish()
+        ledger.begin()
+        marks = ', '.join('?' * 10)
+        ledger.db.executemany(
+            f'UPDATE clip SET ({columns}) = ({marks}) WHERE id = ?', map(became, range(1, count - LEFT + 1))
+        )
 
 
 class Run:
@@ -50,6 +62,7 @@ class Run:
     def __init__(self, site: youtube.YouTube, root: pathlib.Path, *flags: str, clips: float = float('inf')) -> None:
         site.counts.clear()
         self.started, self.first, self.peak, self.cpu = time.monotonic(), 0.0, 0.0, 0.0  # s, s, MB, s
+        self.used: dict[int, float] = {}  # cpu at so many requests
         said = root / 'said'
         with open(said, 'w') as out:
             command = [sys.executable, str(SCRIPT), '--root', str(root), *flags]
@@ -58,6 +71,9 @@ class Run:
                 self.look(process.pid)
                 if not self.first and site.counts['player']:
                     self.first = time.monotonic() - self.started
+                for asked in (FROM, LEFT):
+                    if site.counts['player'] >= asked:
+                        self.used.setdefault(asked, self.cpu)
                 if site.counts['player'] > clips and ' to do' in said.read_text():  # it knows its rows by now
                     process.terminate()
                     clips = float('inf')
@@ -85,25 +101,22 @@ def measure(count: int) -> list[str]:
             (root / name).mkdir()
         make_list(root / 'csvs' / f'{SPLIT}_segments.csv', count)
         fresh = Run(site, root, clips=20)
-        (root / 'wavs' / 'journal.jsonl').unlink()
+        for path in (root / 'wavs').glob('*.sqlite3*'):
+            path.unlink()
         settle(root, count)
-        resumed = Run(site, root)
-        again, merge = Run(site, root), Run(site, root, '--merge')
-        size = (root / 'wavs' / 'journal.jsonl').stat().st_size / 1e6
-        peak = max(run.peak for run in (fresh, resumed, again, merge))
-        seconds = [f'{s:.1f}' for s in (fresh.first, resumed.first, again.seconds, merge.seconds)]
-        return [f'{count:,}', *seconds, f'{peak:.0f}', f'{size:.1f}']
-
-
-def cpu_per_result() -> float:
-    """CPU of the main process, ms: what 500 more rows cost."""
-    used = []
-    for count in (20, 520):
-        with youtube.YouTube(latency=0.03) as site, tempfile.TemporaryDirectory() as folder:
-            site.files['class_labels_indices.csv'] = youtube.LABELS
-            site.files[f'{SPLIT}_segments.csv'] = youtube.segments_csv(youtube.rows(count))
-            used.append(Run(site, pathlib.Path(folder)).cpu)
-    return (used[1] - used[0]) / 500 * 1000
+        resumed, again = Run(site, root), Run(site, root)
+        (root / 'audioset_metadata.json').unlink()
+        runs = [fresh, resumed, again, *(Run(site, root, mode) for mode in ('--merge', '--dry-run', '--report'))]
+        size = (root / 'wavs' / 'm4a.sqlite3').stat().st_size / 1e6
+        seconds = [fresh.first, resumed.first, *(run.seconds for run in runs[2:])]
+        cpu = (resumed.used[LEFT] - resumed.used[FROM]) / (LEFT - FROM) * 1000
+        return [
+            f'{count:,}',
+            *(f'{s:.1f}' for s in seconds),
+            f'{cpu:.2f}',
+            f'{max(run.peak for run in runs):.0f}',
+            f'{size:.1f}',
+        ]
 
 
 def main() -> int:
@@ -114,11 +127,13 @@ def main() -> int:
         'first request of a rerun, s',
         'rerun with nothing to do, s',
         '`--merge` alone, s',
+        '`--dry-run`, s',
+        '`--report`, s',
+        'CPU per result, ms',
         'peak MB',
-        'journal MB',
+        'ledger MB',
     ]
     print(f'| {" | ".join(head)} |\n{"|---" * len(head)}|')
     for count in (20_000, 200_000, 2_041_789):
         print(f'| {" | ".join(measure(count))} |', flush=True)
-    print(f'\nmain process: {cpu_per_result():.2f} ms of CPU per result')
     return 0

@@ -70,7 +70,9 @@ def test_m4a_is_the_sources_own_bits(program: Program) -> None:
         pytest.param(31.4, 30, 1.4, id='ends soon after the start'),
     ],
 )
-def test_a_video_that_ends_early_gives_what_there_is(program: Program, seconds: float, start: float, duration: float) -> None:
+def test_a_video_that_ends_early_gives_what_there_is(
+    program: Program, seconds: float, start: float, duration: float
+) -> None:
     program.offer(f'{ID}, {start}.000, {start + 10}.000, {SPEECH}')
     program.site.add(ID, seconds=seconds)
     program.run('--ext', 'wav')
@@ -137,7 +139,9 @@ def test_a_hundred_rows_cost_what_is_promised(program: Program, tmp_path: pathli
     rows = stand_in.rows(100, seed=4)
     program.offer(*rows)
     log, shim = tmp_path / 'started', tmp_path / 'ffmpeg'
-    shim.write_text(f'#!/bin/sh\ncase "$*" in *https://*) echo >> {log};; esac\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n')
+    shim.write_text(
+        f'#!/bin/sh\ncase "$*" in *https://*) echo >> {log};; esac\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"\n'
+    )
     shim.chmod(0o755)
     program.run('--ffmpeg', str(shim))
     asked = program.site.counts

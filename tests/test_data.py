@@ -80,7 +80,9 @@ def test_padding_video_is_refused(program: Program) -> None:
     [
         pytest.param(['--preset', 'panns'], f'eval_segments/Y{A}.wav', 32000, id='panns'),
         pytest.param(['--preset', 'ast'], f'id_{A}.wav', 16000, id='ast'),
-        pytest.param(['--sample-rate', '8000', '--preset', 'panns', '--name', '{ytid}'], f'{A}.wav', 8000, id='flags win'),
+        pytest.param(
+            ['--sample-rate', '8000', '--preset', 'panns', '--name', '{ytid}'], f'{A}.wav', 8000, id='flags win'
+        ),
     ],
 )
 def test_presets(program: Program, flags: list[str], path: str, rate: int) -> None:
@@ -107,15 +109,22 @@ def test_readmes_lines_load_the_clips(program: Program, name: str, tmp_path: pat
     """The README's own lines, run in the root."""
     rows = stand_in.rows(3)
     program.offer(*rows)
-    program.site.files |= {'audioset_eval_strong.tsv': strong(rows[0]), 'mid_to_display_name.tsv': b'/m/09x0r\tSpeech\n'}
+    program.site.files |= {
+        'audioset_eval_strong.tsv': strong(rows[0]),
+        'mid_to_display_name.tsv': b'/m/09x0r\tSpeech\n',
+    }
     program.run('--splits', 'eval', 'eval_strong', '--name', name, '--preset', 'ast')
-    readme = (SCRIPT.parent / 'README.md').read_text(encoding='utf-8').partition('## Loading it')[2].partition('\n## ')[0]
+    readme = (
+        (SCRIPT.parent / 'README.md').read_text(encoding='utf-8').partition('## Loading it')[2].partition('\n## ')[0]
+    )
     blocks = re.findall(r'```python\n(.*?)```', readme, re.S)
     ran = [block for block in blocks if 'torch' not in block]
     assert len(ran) == 2, 'datasets and plain Python'
     program.env['HF_HOME'], program.env['HF_HUB_OFFLINE'] = str(tmp_path / 'hub'), '1'
     for block in ran:
-        done = subprocess.run([sys.executable, '-c', block], cwd=program.root, env=program.env, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, '-c', block], cwd=program.root, env=program.env, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert 'Speech' in done.stdout or 'Male' in done.stdout or 'Domestic' in done.stdout
         assert '16000' in done.stdout
@@ -128,7 +137,8 @@ def strong(row: str) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ('name', 'folder'), [('id_{ytid}', ''), ('{ytid[0]}/{ytid}', ''), ('x/{split}_segments/{part}/{ytid}', 'x/eval_segments')]
+    ('name', 'folder'),
+    [('id_{ytid}', ''), ('{ytid[0]}/{ytid}', ''), ('x/{split}_segments/{part}/{ytid}', 'x/eval_segments')],
 )
 def test_the_audiofolder_lists_each_clip_with_its_record(program: Program, name: str, folder: str) -> None:
     program.offer(*stand_in.rows(5))
@@ -140,7 +150,9 @@ def test_the_audiofolder_lists_each_clip_with_its_record(program: Program, name:
     records = [json.loads(line) for line in lines]
     assert [next(iter(record)) for record in records] == ['file_name'] * 5
     assert all((listing.parent / record['file_name']).is_file() for record in records)
-    assert {record['id']: {k: v for k, v in record.items() if k != 'file_name'} for record in records} == program.metadata
+    assert {
+        record['id']: {k: v for k, v in record.items() if k != 'file_name'} for record in records
+    } == program.metadata
 
 
 def test_merging_where_the_clips_are_not(program: Program) -> None:
@@ -170,7 +182,9 @@ def test_lists_meet_in_one_listing(program: Program) -> None:
     (program.root / 'csvs').mkdir(parents=True)
     (program.root / 'csvs' / 'caps.csv').write_text(f'ytid,start,caption\n{4:011},30,a caption\n{5:011},30,another\n')
     program.run('--splits', 'eval', 'caps')
-    records = [json.loads(line) for line in (program.root / 'wavs' / 'metadata.jsonl').read_text(encoding='utf-8').splitlines()]
+    records = [
+        json.loads(line) for line in (program.root / 'wavs' / 'metadata.jsonl').read_text(encoding='utf-8').splitlines()
+    ]
     assert len(records) == 6
     assert any(record.get('captions') for record in records)
 
@@ -180,7 +194,9 @@ def test_lists_meet_in_one_listing(program: Program) -> None:
 
 def mixed(program: Program) -> None:
     """Two lists: of eval 2 done, 1 private, 2 to do; of balanced_train one is done as eval's, one to do."""
-    rows = [f'{n:011}, 30.000, 40.000, "{tags}"' for n, tags in enumerate(['/m/09x0r', '/m/09x0r,/m/068hy', '/m/068hy'])]
+    rows = [
+        f'{n:011}, 30.000, 40.000, "{tags}"' for n, tags in enumerate(['/m/09x0r', '/m/09x0r,/m/068hy', '/m/068hy'])
+    ]
     program.offer(*rows)
     program.site.add(f'{2:011}', fault='private')
     program.run()
@@ -227,5 +243,5 @@ def test_a_run_ends_with_the_classes_that_lost_most(program: Program) -> None:
 
 
 def test_one_mode_at_a_time() -> None:
-    with pytest.raises(download.Oops, match='merge and report: one at a time'):
+    with pytest.raises(download.UsageError, match='merge and report: one at a time'):
         download.read_settings(['--merge', '--report'])

@@ -84,13 +84,16 @@ def test_what_is_no_ledger_is_refused_and_left_alone(program: Program, spoil: st
 
 def test_a_ledger_that_is_damaged_deep_inside(program: Program) -> None:
     """Nobody reads all of it to find out, but who meets it says what to do."""
-    program.offer(*stand_in.rows(600))
-    path = program.root / 'wavs' / 'm4a.sqlite3'
+    rows = stand_in.rows(600)
+    program.offer(*rows)
     program.run('--dry-run')
-    size = path.stat().st_size
-    path.write_bytes(path.read_bytes()[: size // 4] + bytes(size // 2) + path.read_bytes()[-(size // 4) :])
-    said = program.run('--limit', '500', status=2).stderr
-    assert re.search(r'm4a\.sqlite3.*malformed.*move it away', said), said
+    path = program.root / 'wavs' / 'm4a.sqlite3'
+    content = path.read_bytes()
+    page = content.index(f'id_{rows[400][:11]}'.encode()) // 4096 * 4096
+    path.write_bytes(content[:page] + bytes(4096) + content[page + 4096 :])
+    for flags in (['--dry-run'], []):
+        said = program.run(*flags, status=2).stderr
+        assert re.search(r'm4a\.sqlite3.*malformed.*move it away', said), said
 
 
 @disks
@@ -174,7 +177,9 @@ def test_what_a_killed_run_left_can_be_read_at_once(csvs: pathlib.Path, tmp_path
 
 
 @SHARDS
-def test_readers_and_the_writer_do_not_wait_for_each_other(csvs: pathlib.Path, tmp_path: pathlib.Path, shard: str) -> None:
+def test_readers_and_the_writer_do_not_wait_for_each_other(
+    csvs: pathlib.Path, tmp_path: pathlib.Path, shard: str
+) -> None:
     path = tmp_path / 'ledger'
     with opened(csvs, ledger=path, shard=shard) as job:
         job.reader.finish()
@@ -187,7 +192,7 @@ def test_readers_and_the_writer_do_not_wait_for_each_other(csvs: pathlib.Path, t
         began = time.monotonic()
         settle(job, second)
         job.reader.ledger.commit(at_once=True)
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 3
         assert len(reading.fetchall()) > 100
         settle(job, third)
         assert reader.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0] >= 2
@@ -207,29 +212,36 @@ def test_a_file_system_without_locks(tmp_path: pathlib.Path, monkeypatch: pytest
 
 def test_two_runs_may_not_write(tmp_path: pathlib.Path, csvs: pathlib.Path) -> None:
     path = tmp_path / 'm4a.sqlite3'
-    busy = pytest.raises(download.Oops, match=rf'in use by process {os.getpid()} on ')
+    busy = pytest.raises(download.UsageError, match=rf'in use by process {os.getpid()} on ')
     with download.claim(path), opened(csvs, ledger=path), busy:
         download.claim(path)
     download.claim(path).release()
 
 
-def test_a_file_system_without_shared_memory(csvs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """SQLite refuses WAL there; a ledger that comes of another disk has to open all the same."""
+@pytest.mark.parametrize('new', [True, False], ids=['new', 'of another disk'])
+def test_a_file_system_without_shared_memory(
+    csvs: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, new: bool
+) -> None:
+    """SQLite refuses WAL there."""
     path, connect = tmp_path / 'm4a.sqlite3', sqlite3.connect
+    if not new:
+        with opened(csvs, ledger=path) as job:
+            job.reader.finish()
+    monkeypatch.setattr(
+        sqlite3, 'connect', lambda at, *more, **named: connect(f'{at}&vfs=unix-dotfile', *more, **named)
+    )
     with opened(csvs, ledger=path) as job:
         settle(job, next(job.rows()))
-    monkeypatch.setattr(sqlite3, 'connect', lambda at, **more: connect(f'{at}&vfs=unix-dotfile', **more))
-    for ledger in (tmp_path / 'new.sqlite3', path):
-        with opened(csvs, ledger=ledger) as job:
-            settle(job, next(job.rows()))
-        with opened(csvs, ledger=ledger) as job:
-            assert len(job.find("c.status = 'done'")) == (2 if ledger == path else 1)
+    with opened(csvs, ledger=path) as job:
+        assert len(job.find("c.status = 'done'")) == 1
 
 
 # ---------------------------------------------------------------------------------------------------- one ledger of many
 
 
-def test_what_is_gone_is_known_everywhere_and_what_is_done_among_shards(csvs: pathlib.Path, tmp_path: pathlib.Path) -> None:
+def test_what_is_gone_is_known_everywhere_and_what_is_done_among_shards(
+    csvs: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
     for ext in ('m4a', 'wav'):
         with opened(csvs, ledger=tmp_path / f'{ext}-0-of-2.sqlite3', ext=ext, shard='0/2') as job:
             done, gone, failed, *_ = job.rows()
@@ -243,14 +255,29 @@ def test_what_is_gone_is_known_everywhere_and_what_is_done_among_shards(csvs: pa
                 if before:
                     job.reader.finish()
                 download.learn(
-                    job.reader.ledger, tmp_path / f'{ext}-0-of-2.sqlite3' if ext == 'm4a' else tmp_path / 'wav-0-of-2.sqlite3'
+                    job.reader.ledger,
+                    tmp_path / f'{ext}-0-of-2.sqlite3' if ext == 'm4a' else tmp_path / 'wav-0-of-2.sqlite3',
                 )
                 job.reader.finish()
                 statuses = {
-                    segment.id: status for status in ('done', 'gone', 'failed') for segment in job.find('c.status = ?', status)
+                    segment.id: status
+                    for status in ('done', 'gone', 'failed')
+                    for segment in job.find('c.status = ?', status)
                 }
                 assert statuses == expected
                 assert len(job.find('true', most=1000)) == 600
+
+
+@SHARDS
+def test_what_is_settled_since_is_learned_too(csvs: pathlib.Path, tmp_path: pathlib.Path, shard: str) -> None:
+    """Also of a ledger that somebody writes, or was killed over."""
+    ours, theirs = tmp_path / 'm4a.sqlite3', tmp_path / 'wav.sqlite3'
+    with opened(csvs, ledger=theirs, ext='wav', shard=shard) as writer, opened(csvs, ledger=ours) as job:
+        for count, segment in enumerate(itertools.islice(writer.rows(), 3), 1):
+            settle(writer, segment, reason='private')
+            writer.reader.ledger.commit(at_once=True)
+            download.learn(job.reader.ledger, theirs)
+            assert job.db.execute("SELECT count(*) FROM clip WHERE status = 'gone'").fetchone() == (count,)
 
 
 def test_metadata_of_a_ledger_that_has_not_changed_stay(program: Program) -> None:
@@ -277,8 +304,9 @@ def test_looking_and_merging_beside_a_run(program: Program, shard: str) -> None:
     program.offer(*rows)
     for row in rows[15:]:
         program.site.videos[row[:11]] = stand_in.Video(fault='media stall')
+    ours = [row for row in rows if shard == '0/1' or zlib.crc32(row[:11].encode()) % 2 == 0]
+    there = len(set(ours) & set(rows[:15]))
     process = program.start('--timeout', '60', '--shard', shard)
-    there = 15 if shard == '0/1' else len([row for row in rows[:15] if zlib.crc32(row[:11].encode()) % 2 == 0])
     wait_for(lambda: len(program.settled) == there)
     for _ in range(2):
         assert f'{there} records' in program.run('--merge').stdout
@@ -290,9 +318,7 @@ def test_looking_and_merging_beside_a_run(program: Program, shard: str) -> None:
     process.communicate()
     program.run('--shard', shard)
     program.run('--merge')
-    assert len(program.metadata) == (
-        30 if shard == '0/1' else len([row for row in rows if zlib.crc32(row[:11].encode()) % 2 == 0])
-    )
+    assert len(program.metadata) == len(ours)
 
 
 @disks

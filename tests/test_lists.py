@@ -61,12 +61,20 @@ def segments(folder: pathlib.Path, name: str, text: str) -> list[download.Segmen
     [
         pytest.param('vggsound.csv', VGGSOUND, [(A, 30, 40), (A, 40, 50), (B, 20, 30)], id='VGGSound'),
         pytest.param('audiocaps_val.csv', AUDIOCAPS, [(A, 30, 40), (B, 20, 30), (A, 50, 60)], id='AudioCaps'),
-        pytest.param('mine.csv', f'Label,End Time,Start Time,YTID\nx,4.5,2,{A}\n', [(A, 2, 4.5)], id='a header of its own'),
+        pytest.param(
+            'mine.csv', f'Label,End Time,Start Time,YTID\nx,4.5,2,{A}\n', [(A, 2, 4.5)], id='a header of its own'
+        ),
         pytest.param('mine.tsv', f'video_id\tstart\tduration\n{A}\t2\t3\n', [(A, 2, 5)], id='tabs, a duration'),
-        pytest.param('mine.csv', f'\ufeff"youtube_id","start"\r\n"{A}","7"\r\n', [(A, 7, 17)], id='BOM, quotes, CRLF, no end'),
-        pytest.param('mine_segments.csv', f'# x\n{A}, 1, 3, "/m/1"\n{A}, 8, 9, "/m/1"', [(A, 1, 3), (A, 8, 9)], id='as AudioSet'),
+        pytest.param(
+            'mine.csv', f'\ufeff"youtube_id","start"\r\n"{A}","7"\r\n', [(A, 7, 17)], id='BOM, quotes, CRLF, no end'
+        ),
+        pytest.param(
+            'mine_segments.csv', f'# x\n{A}, 1, 3, "/m/1"\n{A}, 8, 9, "/m/1"', [(A, 1, 3), (A, 8, 9)], id='as AudioSet'
+        ),
         pytest.param('mine.tsv', f'{A}\t1\t4\t/m/1\n', [(A, 1, 4)], id='as AudioSet, with tabs'),
-        pytest.param('mine.csv', f'segment_id,ytid,start,end\n7,{A},1,11\n', [(A, 1, 11)], id='an id of its own for rows'),
+        pytest.param(
+            'mine.csv', f'segment_id,ytid,start,end\n7,{A},1,11\n', [(A, 1, 11)], id='an id of its own for rows'
+        ),
         pytest.param('mine.csv', f'{A},30,"car, train",test\n', [(A, 30, 40)], id='VGGSound, a comma first'),
         pytest.param('mine.csv', f'caption,ytid,start\n#1 fan,{A},1\n', [(A, 1, 11)], id='a number sign'),
         pytest.param('mine.csv', f'ytid,start,end\n{A},5,8\n{A},5,25\n', [(A, 5, 8), (A, 5, 25)], id='two lengths'),
@@ -77,7 +85,9 @@ def test_forms(tmp_path: pathlib.Path, name: str, text: str, rows: list[tuple]) 
     found = segments(tmp_path, name, text)
     assert [segment[:3] for segment in found] == rows
     marks = [f'{start * 1000:.0f}' + (f'_{end * 1000:.0f}' if end - start != 10 else '') for _, start, end in rows]
-    assert [segment.id for segment in found] == [f'id_{ytid}_{mark}' for (ytid, *_), mark in zip(rows, marks, strict=True)]
+    assert [segment.id for segment in found] == [
+        f'id_{ytid}_{mark}' for (ytid, *_), mark in zip(rows, marks, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -90,7 +100,7 @@ def test_forms(tmp_path: pathlib.Path, name: str, text: str, rows: list[tuple]) 
     ],
 )
 def test_what_is_no_list_is_refused_with_the_expected_forms(tmp_path: pathlib.Path, text: str) -> None:
-    with pytest.raises(download.Oops, match=r'mine\.csv: its first line .* expected: rows `YTID, start, end'):
+    with pytest.raises(download.UsageError, match=r'mine\.csv: its first line .* expected: rows `YTID, start, end'):
         segments(tmp_path, 'mine.csv', text)
 
 
@@ -103,7 +113,9 @@ def test_bad_lines_are_named_and_the_rest_survives(program: Program) -> None:
     assert len(program.metadata) == 4
 
 
-TEXT = st.text(st.characters(exclude_categories=['Cs', 'Cc']), min_size=1, max_size=20).filter(lambda text: text == text.strip())
+TEXT = st.text(st.characters(exclude_categories=['Cs', 'Cc']), min_size=1, max_size=20).filter(
+    lambda text: text == text.strip()
+)
 CLIPS = st.tuples(st.from_regex(r'[A-Za-z0-9_-]{11}', fullmatch=True), st.integers(0, 600_000), TEXT)
 
 
@@ -257,7 +269,9 @@ def test_rows_that_share_clips_are_counted_where_they_are(program: Program) -> N
 
 def test_events_that_are_none_are_skipped(program: Program) -> None:
     offer_strong(program)
-    program.site.files['audioset_eval_strong.tsv'] += f'{A}_30000\tnan\t1\t/m/09x0r\n{A}_30000\t1\tinf\t/m/09x0r\n'.encode()
+    program.site.files['audioset_eval_strong.tsv'] += (
+        f'{A}_30000\tnan\t1\t/m/09x0r\n{A}_30000\t1\tinf\t/m/09x0r\n'.encode()
+    )
     assert program.run('--splits', 'eval_strong').stdout.count('.tsv, line ') == 2
     assert program.metadata[f'id_{A}']['events'] == EVENTS
 
@@ -305,7 +319,9 @@ def test_strong_labels(program: Program) -> None:
     assert program.metadata[f'id_{B}']['start'] == 20.5
 
 
-@pytest.mark.parametrize('order', [['eval', 'eval_strong'], ['eval_strong', 'eval'], ['eval eval_strong']], ids=' then '.join)
+@pytest.mark.parametrize(
+    'order', [['eval', 'eval_strong'], ['eval_strong', 'eval'], ['eval eval_strong']], ids=' then '.join
+)
 def test_weak_and_strong_labels_share_clips_in_whatever_order(program: Program, order: list[str]) -> None:
     offer_strong(program)
     program.offer(f'{A}, 30.000, 40.000, "/m/068hy"')
@@ -323,7 +339,8 @@ def test_weak_and_strong_labels_share_clips_in_whatever_order(program: Program, 
 # --------------------------------------------------------------------------------------------------- choosing by class
 
 ROWS = [
-    f'{n:011}, 30.000, 40.000, "{tags}"' for n, tags in enumerate(['/m/dog', '/m/bark,/m/rain', '/m/cat', '/m/rain', '/m/other'])
+    f'{n:011}, 30.000, 40.000, "{tags}"'
+    for n, tags in enumerate(['/m/dog', '/m/bark,/m/rain', '/m/cat', '/m/rain', '/m/other'])
 ]
 
 
@@ -343,7 +360,9 @@ def test_choosing_by_label(program: Program, flags: list[str], chosen: list[int]
     program.site.files |= {'class_labels_indices.csv': LABELS.encode(), 'ontology.json': json.dumps(ONTOLOGY).encode()}
     program.run(*flags)
     assert sorted(program.metadata) == [f'id_{n:011}' for n in chosen]
-    assert (program.root / 'csvs' / 'ontology.json').exists() == ('--no-descendants' not in flags), 'only when it is needed'
+    assert (program.root / 'csvs' / 'ontology.json').exists() == ('--no-descendants' not in flags), (
+        'only when it is needed'
+    )
 
 
 @pytest.mark.parametrize(
@@ -373,7 +392,9 @@ CLASSES = st.lists(st.lists(st.sampled_from('abcdefg'), max_size=4, unique=True)
 
 
 @given(CLASSES, st.integers(1, 5), st.integers(0, 3), st.sets(st.sampled_from('abc'), max_size=2))
-def test_each_class_gets_its_number_and_no_row_is_without_need(rows: list[tuple], most: int, seed: int, labels: set[str]) -> None:
+def test_each_class_gets_its_number_and_no_row_is_without_need(
+    rows: list[tuple], most: int, seed: int, labels: set[str]
+) -> None:
     choice = download.Choice(labels, set(), most, seed)
     picked = choice.pick(rows)
     assert picked == choice.pick(rows), 'the same for a seed'
@@ -394,7 +415,9 @@ def test_per_label_serves_the_rare_first(tmp_path: pathlib.Path) -> None:
     picked = download.Choice(set(), set(), 3, 0).pick(rows)
     assert list(picked) == [1] * 3 + [0] * 50
     rows = [('a', 'b'), ('a',), ('b',), ('a', 'b')]
-    assert download.Choice(set(), set(), 1, 0).pick(rows) in (b'\1\0\0\0', b'\0\1\1\0', b'\0\0\0\1'), 'none is needed twice'
+    assert download.Choice(set(), set(), 1, 0).pick(rows) in (b'\1\0\0\0', b'\0\1\1\0', b'\0\0\0\1'), (
+        'none is needed twice'
+    )
     (tmp_path / 'eval_segments.csv').write_bytes(stand_in.segments_csv(stand_in.rows(200)))
     chosen = []
     for seed in (0, 0, 1):

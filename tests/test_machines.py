@@ -179,7 +179,9 @@ SEGMENTS = st.builds(
 
 
 @given(st.sampled_from(NAMES), SEGMENTS, SEGMENTS, st.none() | st.integers(0, 10))
-def test_names_do_not_collide_nor_escape(name: str, one: download.Segment, other: download.Segment, at: int | None) -> None:
+def test_names_do_not_collide_nor_escape(
+    name: str, one: download.Segment, other: download.Segment, at: int | None
+) -> None:
     if at is not None:  # near each other
         other = one._replace(ytid=one.ytid[:at] + other.ytid[at] + one.ytid[at + 1 :])
     download.check_name(name, ['eval', 'train.2'])
@@ -219,7 +221,7 @@ def test_names_do_not_collide_nor_escape(name: str, one: download.Segment, other
     ],
 )  # fmt: skip
 def test_a_name_that_cannot_work_is_refused(name: str, why: str) -> None:
-    with pytest.raises(download.Oops, match=re.escape(why)):
+    with pytest.raises(download.UsageError, match=re.escape(why)):
         download.check_name(name, ['balanced_train', 'eval'])
 
 
@@ -257,5 +259,5 @@ def test_neither_a_run_nor_a_rerun_looks_through_wavs(program: Program) -> None:
 
 @pytest.mark.parametrize('shard', ['8/8', '1', '-1/2', '0/0', 'a/b', '1/2/3', '\u0663/4'])
 def test_a_shard_that_is_none(shard: str) -> None:
-    with pytest.raises(download.Oops, match='use 0/8 to 7/8'):
+    with pytest.raises(download.UsageError, match='use 0/8 to 7/8'):
         download.read_settings([f'--shard={shard}'])

@@ -11,7 +11,9 @@ import pytest
 import youtube as stand_in
 from conftest import Program
 
-fcntl, pty, termios = (pytest.importorskip(name, reason='needs a Unix terminal') for name in ['fcntl', 'pty', 'termios'])
+fcntl, pty, termios = (
+    pytest.importorskip(name, reason='needs a Unix terminal') for name in ['fcntl', 'pty', 'termios']
+)
 
 
 def test_a_terminal_shows_a_bar(program: Program) -> None:

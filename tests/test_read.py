@@ -38,8 +38,8 @@ def test_a_row_as_published() -> None:
         pytest.param('--PJHxphWEs\u0661, 30.000, 40.000, "/m/09x0r"', 'not a video id', id='too long'),
         pytest.param('--PJHxphWE\u0661, 30.000, 40.000, "/m/09x0r"', 'not a video id', id='a digit, but not ASCII'),
         pytest.param('--PJHxphWEs, thirty, 40.000, "/m/09x0r"', 'thirty', id='no number'),
-        pytest.param('--PJHxphWEs, nan, 40.000, "/m/09x0r"', 'no clip', id='nan'),
-        pytest.param('--PJHxphWEs, 30.000, inf, "/m/09x0r"', 'no clip', id='inf'),
+        pytest.param('--PJHxphWEs, nan, 40.000, "/m/09x0r"', 'nan', id='nan'),
+        pytest.param('--PJHxphWEs, 30.000, inf, "/m/09x0r"', 'inf', id='inf'),
         pytest.param('--PJHxphWEs, -1.000, 9.000, "/m/09x0r"', 'no clip', id='negative'),
         pytest.param('--PJHxphWEs, 40.000, 30.000, "/m/09x0r"', 'no clip', id='reversed'),
         pytest.param('--PJHxphWEs, 30.000, 30.000, "/m/09x0r"', 'no clip', id='empty'),
@@ -88,7 +88,9 @@ def test_every_line_is_read_or_complained_about(tmp_path_factory: pytest.TempPat
 def test_what_is_written_is_read(ytid: str, start: int, length: int, tags: list[str]) -> None:
     line = f'{ytid}, {start / 1000:.3f}, {(start + length) / 1000:.3f}, "{",".join(tags)}"'
     row = download.Row(ytid, start, start + length, tuple(tags))
-    assert download.AUDIOSET.read(line.encode(), {}) == download.AUDIOSET.read(line.replace(' ', '').encode(), {}) == row
+    assert (
+        download.AUDIOSET.read(line.encode(), {}) == download.AUDIOSET.read(line.replace(' ', '').encode(), {}) == row
+    )
 
 
 def test_malformed_and_repeated_rows_are_said_counted_and_skipped(program: Program) -> None:
@@ -143,7 +145,11 @@ def rows_of(job: download.Job) -> list[tuple]:
     ).fetchall()
 
 
-HEADS = {'eval_segments.csv': '# a comment\n', 'mine.csv': 'ytid,start,end,tags,label,caption\n', 'mine.tsv': 'ytid\tstart\tend\n'}
+HEADS = {
+    'eval_segments.csv': '# a comment\n',
+    'mine.csv': 'ytid,start,end,tags,label,caption\n',
+    'mine.tsv': 'ytid\tstart\tend\n',
+}
 CELLS = st.tuples(
     st.sampled_from(['aaaaaaaaaaa', 'bbbbbbbbbbb', 'not an id']),
     st.sampled_from(['1,11', '2,12', '2,5']),

@@ -11,9 +11,7 @@ from youtube import Video
 GOOD, BAD = 'ggggggggggg', 'bbbbbbbbbbb'
 
 
-NETWORK = (
-    'This video is restricted. Please check the Google Workspace administrator and/or the network administrator restrictions'
-)
+NETWORK = 'This video is restricted. Please check the Google Workspace administrator and/or the network administrator restrictions'
 
 
 def two_rows(program: Program, **video: object) -> None:
@@ -53,8 +51,9 @@ def test_the_cheap_request_alone_is_not_believed(program: Program, fault: str) -
     two_rows(program, fault=fault, minimal=True)
     program.run()
     assert program.reasons[BAD][0] == 'done'
-    assert program.site.asked['page', BAD] == 1
-    assert not program.site.asked['page', GOOD]
+    if fault in ('unavailable', 'kids', 'age'):  # else it is the route that is refused, and a probe asks in full
+        assert program.site.asked['page', BAD] == 1
+        assert not program.site.asked['page', GOOD]
 
 
 def test_the_cheap_request_is_given_up_when_it_keeps_failing(program: Program) -> None:
@@ -70,7 +69,16 @@ def test_the_cheap_request_is_given_up_when_it_keeps_failing(program: Program) -
 
 @pytest.mark.parametrize(
     'fault',
-    ['player 500', 'player drop', 'player garbage', 'media 403', 'media 500', 'media drop', 'media truncate', 'media stall'],
+    [
+        'player 500',
+        'player drop',
+        'player garbage',
+        'media 403',
+        'media 500',
+        'media drop',
+        'media truncate',
+        'media stall',
+    ],
 )
 def test_a_passing_failure_is_tried_again(program: Program, fault: str) -> None:
     two_rows(program, fault=fault, times=1)

@@ -1,9 +1,7 @@
 """What a rerun knows: after a finished run, a crash, an interruption, a lost clip."""
 
-import argparse
-import json
 import os
-import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -13,9 +11,8 @@ import imageio_ffmpeg
 import mutagen
 import pytest
 
-import download
 import youtube as stand_in
-from conftest import SCRIPT, Program, kill_session, processes_of, wait_for
+from conftest import SCRIPT, Program, kill_session, opened, processes_of, wait_for
 
 ID = 'aaaaaaaaaaa'
 ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
@@ -58,11 +55,13 @@ def test_a_rerun_of_a_finished_run_asks_for_nothing(program: Program) -> None:
 def test_a_rerun_of_twenty_thousand_settled_rows_reads_only(program: Program) -> None:
     rows = stand_in.rows(20_000)
     program.offer(*rows)
-    (program.root / 'wavs').mkdir(parents=True)
-    with open(program.root / 'wavs' / 'journal.jsonl', 'w') as journal:
-        for row in rows:
-            record = dict.fromkeys(download.RECORD, 0) | {'id': f'id_{row[:11]}', 'ext': 'm4a', 'status': 'done', 'bytes': 0}
-            journal.write(json.dumps(record) + '\n')
+    csvs, ledger = program.root / 'csvs', program.root / 'wavs' / 'm4a.sqlite3'
+    csvs.mkdir(parents=True)
+    ledger.parent.mkdir()
+    (csvs / 'eval_segments.csv').write_bytes(stand_in.segments_csv(rows))
+    with opened(csvs, ledger=ledger) as job:
+        job.reader.finish()
+        job.db.execute("UPDATE clip SET status = 'done', duration = 10, path = 'wavs/' || name || '.m4a'")
     said = program.run()
     assert '20000 settled (20000 done), 0 to do' in said.stdout
     assert set(program.site.counts) == {'csv', 'connections to csv'}
@@ -89,14 +88,15 @@ def test_another_ext_is_another_job(program: Program) -> None:
     assert program.metadata[f'id_{ID}']['ext'] == 'wav'
     program.run()
     assert program.metadata[f'id_{ID}']['ext'] == 'm4a'
-    program.run('--merge', '--ext', 'mp3')
-    assert len(program.metadata) == 1, 'a record of another kind is better than none'
+    assert 'nothing to merge' in program.run('--merge', '--ext', 'mp3', status=2).stderr
+    assert program.metadata[f'id_{ID}']['ext'] == 'm4a'
     assert program.site.asked['player', 'bbbbbbbbbbb'] == 1
 
 
 @linux
-@pytest.mark.parametrize('moment', [0, 3, 11, 25], ids=lambda n: f'after {n} clips')
-def test_kill_9_at_any_moment(program: Program, moment: int) -> None:
+@pytest.mark.parametrize('torn', [False, True], ids=['whole', 'torn'])
+@pytest.mark.parametrize('moment', [0, 11, 25], ids=lambda n: f'after {n} clips')
+def test_kill_9_at_any_moment(program: Program, moment: int, torn: bool) -> None:
     rows = stand_in.rows(40, seed=moment)
     program.offer(*rows)
     program.site.latency = 0.01
@@ -105,10 +105,12 @@ def test_kill_9_at_any_moment(program: Program, moment: int) -> None:
     kill_session(process)
     for path in program.clips():
         assert mutagen.File(path).info.length == pytest.approx(10, abs=0.1)
+    if torn:
+        wal = program.root / 'wavs' / 'm4a.sqlite3-wal'
+        os.truncate(wal, wal.stat().st_size // 2)
     program.run('--num-processes', '4')
-    assert len(program.metadata) == len(program.clips()) == 40
+    assert len(program.metadata) == len(program.clips()) == len(program.settled) == 40
     assert program.site.counts['player'] <= 40 + 4
-    assert len({entry['id'] for entry in program.journal}) == len(program.settled) == 40
     assert not program.leftovers()
 
 
@@ -147,28 +149,23 @@ def test_ctrl_c_while_it_starts(program: Program, delay: float) -> None:
     assert not program.root.exists() or not list((program.root / 'temps').glob('*'))
 
 
-def test_a_torn_last_line_is_repaired(program: Program) -> None:
-    program.offer(ROW, 'bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"')
-    program.run('--limit', '1')
-    with open(program.root / 'wavs' / 'journal.jsonl', 'a') as journal:
-        journal.write('{"id": "id_bbbbbbbbbbb", "status": "do')
+def test_clips_that_no_ledger_knows_are_adopted_whenever_their_row_comes_up(program: Program) -> None:
+    rows = stand_in.rows(8)
+    program.offer(*rows, split='eval')
     program.run()
-    assert [entry['status'] for entry in program.journal] == ['done', 'done']
-    assert len(program.metadata) == 2
-
-
-def test_a_clip_without_a_journal_line_is_adopted(program: Program) -> None:
-    program.offer(ROW)
-    program.run()
+    before = [(path.name, path.stat().st_mtime_ns) for path in program.clips()]
     program.lose_ledgers()
+    program.run('--limit', '2')
     program.run()
-    record = program.metadata[f'id_{ID}']
-    assert (record['title'], record['labels']) == ('', ['Speech'])
-    assert program.site.counts['player'] == 1
+    assert [(path.name, path.stat().st_mtime_ns) for path in program.clips()] == before
+    assert program.site.counts['player'] == len(program.metadata) == 8
+    record = program.metadata[f'id_{rows[5][:11]}']
+    assert (record['title'], record['format_id'], len(record['labels'])) == ('', '', len(record['tags']))
+    assert 'verified 8 clips: 0 missing' in program.run('--verify').stdout
 
 
 @pytest.mark.parametrize('content', [b'', b'\0' * 5000], ids=['empty', 'garbage'])
-def test_a_broken_file_without_a_journal_line_is_replaced(program: Program, content: bytes) -> None:
+def test_a_broken_file_that_no_ledger_knows_is_replaced(program: Program, content: bytes) -> None:
     program.offer(ROW)
     (program.root / 'wavs').mkdir(parents=True)
     (program.root / 'wavs' / f'id_{ID}.m4a').write_bytes(content)
@@ -177,7 +174,7 @@ def test_a_broken_file_without_a_journal_line_is_replaced(program: Program, cont
     assert program.metadata[f'id_{ID}']['title']
 
 
-@pytest.mark.parametrize('damage', ['missing', 'cut short', 'replaced'])
+@pytest.mark.parametrize('damage', ['missing', 'cut short', 'replaced', 'zeros in the middle'])
 def test_verify(program: Program, damage: str) -> None:
     rows = stand_in.rows(3)
     program.offer(*rows)
@@ -188,9 +185,11 @@ def test_verify(program: Program, damage: str) -> None:
     elif damage == 'cut short':
         os.truncate(path, path.stat().st_size // 2)
     else:
-        path.write_bytes(b'\0' * path.stat().st_size)
+        content = path.read_bytes()
+        start = 0 if damage == 'replaced' else len(content) // 2
+        path.write_bytes(content[:start] + bytes(len(content) - start - 9) + content[-9:])
     program.run('--ext', 'wav')
-    assert program.site.counts['player'] == 3, 'the journal is trusted'
+    assert program.site.counts['player'] == 3, 'the ledger is trusted'
     said = program.run('--ext', 'wav', '--verify')
     assert 'verified 3 clips: 1 missing or damaged' in said.stdout
     assert program.site.counts['player'] == 4
@@ -220,25 +219,36 @@ def test_merge_alone(program: Program) -> None:
     assert program.metadata == before
 
 
-def test_merging_while_a_run_goes_on(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    record = dict.fromkeys(download.RECORD, 0) | {'ext': 'm4a', 'status': 'done', 'bytes': 1}
-    seen = [next(download.parse_line(download.write_line(record | {'id': f'id_{n}'}))) for n in range(3)]
-    passes = iter([seen[:2], seen])  # it grows between the two
-    monkeypatch.setattr(download, 'read_journals', lambda _: iter(next(passes)))
-    settings = argparse.Namespace(ext='m4a', metadata=tmp_path / 'metadata.json', wavs=tmp_path)
-    assert download.merge_metadata(settings).startswith('2 records')
-    assert list(json.loads(settings.metadata.read_text())) == ['id_0', 'id_1']
+def test_what_failed_in_an_earlier_run_shows_as_failed(program: Program) -> None:
+    program.offer(ROW, 'bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"')
+    program.site.add(ID, fault='player 500')
+    program.run('--limit', '1', '--retries', '0', status=1)
+    program.site.weather = 'bot'
+    said = program.run('--give-up-after', '0.5', status=1).stdout
+    assert re.search(r'^failed +1\n +network +1.*\nnot tried +1$', said, re.M), said
+
+
+@pytest.mark.parametrize('stream', ['stdout', 'stderr'])
+def test_nobody_listens_any_more(program: Program, stream: str) -> None:
+    """As with `| head`."""
+    program.offer(*stand_in.rows(30))
+    process = program.start()
+    getattr(process, stream).close()
+    process.communicate(timeout=60)
+    assert len(program.metadata) == 30
 
 
 def test_a_disk_that_fills_up_stops_the_run(program: Program) -> None:
     program.offer(*stand_in.rows(30))
     real = imageio_ffmpeg.get_ffmpeg_exe()
     shim = program.root.parent / 'ffmpeg'
-    shim.write_text(f'#!/bin/sh\ncase "$*" in *https://*) echo "No space left on device" >&2; exit 1;; esac\nexec {real} "$@"\n')
+    shim.write_text(
+        f'#!/bin/sh\ncase "$*" in *https://*) echo "No space left on device" >&2; exit 1;; esac\nexec {real} "$@"\n'
+    )
     shim.chmod(0o755)
     said = program.run('--ffmpeg', str(shim), status=1)
     assert 'No space left on device' in said.stderr
-    assert not program.journal
+    assert not program.settled
     program.run()
     assert len(program.metadata) == 30
 

@@ -22,7 +22,17 @@ def test_every_global_of_the_block_has_a_flag_with_its_comment() -> None:
     tree = ast.parse(SCRIPT.read_text().partition('- types')[0])
     names = [n.target.id for n in tree.body if isinstance(n, ast.AnnAssign)]
     settings = download.read_settings([])
-    assert {'splits', 'ext', 'sample_rate', 'channels', 'num_processes', 'cookie_path', 'limit', 'retries', 'root'} <= set(names)
+    assert {
+        'splits',
+        'ext',
+        'sample_rate',
+        'channels',
+        'num_processes',
+        'cookie_path',
+        'limit',
+        'retries',
+        'root',
+    } <= set(names)
     assert set(vars(settings)) == set(names)
     told = subprocess.run([sys.executable, str(SCRIPT), '--help'], capture_output=True, text=True, check=True).stdout
     assert all(f'--{name.replace("_", "-")}' in told for name in names)
@@ -62,7 +72,7 @@ def test_flags_have_the_types_of_their_settings(flags: list[str], name: str, val
         (['--ydl-opts', '{"socket_timeout": "x"}'], 'use timeout'),
         (['--ydl-opts', '{"sleep_interval": "x"}'], "sleep_interval = 'x': use a number"),
         (['--ydl-opts', '{"format": "best["}'], 'yt-dlp does not take them: SyntaxError'),
-        (['--ydl-opts', '{"extractor_args": "x"}'], 'yt-dlp does not take them: AttributeError'),
+        (['--ydl-opts', '{"extractor_args": "x"}'], 'yt-dlp does not take them: TypeError'),
         (['--ydl-opts', '{"cookiesfrombrowser": ["x"]}'], 'unsupported browser'),
         (['--exact-frames'], 'mp4'),
         (['--again', 'boredom'], 'again'),
@@ -152,7 +162,9 @@ def test_a_root_that_is_a_file(program: Program) -> None:
 
 def test_importing_does_nothing(tmp_path: pathlib.Path) -> None:
     code = 'import sys, os; import download; assert not os.listdir(); assert "yt_dlp" not in sys.modules'
-    subprocess.run([sys.executable, '-B', '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(HERE)}, check=True)
+    subprocess.run(
+        [sys.executable, '-B', '-c', code], cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(HERE)}, check=True
+    )
 
 
 def test_ydl_opts_reach_yt_dlp(program: Program) -> None:
@@ -189,5 +201,7 @@ def test_an_old_ffmpeg_is_named_and_used_all_the_same(program: Program, tmp_path
 def test_requirements_and_the_inline_block_are_the_same() -> None:
     inline = re.search(r'# dependencies = \[(.+)\]', SCRIPT.read_text())
     assert inline
-    listed = [line for line in (HERE / 'requirements.txt').read_text().splitlines() if line and not line.startswith('#')]
+    listed = [
+        line for line in (HERE / 'requirements.txt').read_text().splitlines() if line and not line.startswith('#')
+    ]
     assert re.findall(r'"(.+?)"', inline[1]) == listed

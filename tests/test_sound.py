@@ -7,7 +7,13 @@ from conftest import Program, listen, look, offset
 from youtube import Video
 
 SECONDS = 60.0
-STARTS = [0, 12.5, 15, 21.337, 53]  # s: the first one, within a segment of HLS, at a border, between packets, the last ones
+STARTS = [
+    0,
+    12.5,
+    15,
+    21.337,
+    53,
+]  # s: the first one, within a segment of HLS, at a border, between packets, the last ones
 DAMAGED = dict.fromkeys(('139', '140', '249', '250', '251'), 5.0)
 SHAPES = {
     'hls': Video(SECONDS, shape='hls'),
@@ -63,7 +69,9 @@ def test_every_shape_gives_the_right_seconds(program: Program, ext: str) -> None
     ('video', 'start', 'fate'),
     [
         pytest.param(Video(SECONDS, shape='dub only'), 10, ('failed', 'dubbed'), id='a dub instead'),
-        pytest.param(Video(SECONDS, shape='dub only default'), 10, ('failed', 'dubbed'), id='a dub instead, as the default'),
+        pytest.param(
+            Video(SECONDS, shape='dub only default'), 10, ('failed', 'dubbed'), id='a dub instead, as the default'
+        ),
         pytest.param(Video(SECONDS, shape='described only'), 10, ('failed', 'dubbed'), id='a description instead'),
         pytest.param(Video(SECONDS, shape='hls dub only'), 10, ('failed', 'dubbed'), id='a dub instead, in HLS'),
         pytest.param(Video(SECONDS, shape='drc only'), 10, ('failed', 'dubbed'), id='even loudness instead'),
@@ -73,7 +81,9 @@ def test_every_shape_gives_the_right_seconds(program: Program, ext: str) -> None
         pytest.param(Video(40.0), 39.95, ('gone', 'too short'), id='ends with it'),
         pytest.param(Video(SECONDS, damaged=DAMAGED), 45, ('failed', 'damaged'), id='damaged beyond that'),
         pytest.param(Video(fault='age', shape='no context'), 10, ('gone', 'age'), id='a second answer that breaks'),
-        pytest.param(Video(fault='age', shape='odd page'), 10, ('gone', 'age'), id='a second answer that breaks otherwise'),
+        pytest.param(
+            Video(fault='age', shape='odd page'), 10, ('gone', 'age'), id='a second answer that breaks otherwise'
+        ),
     ],
 )
 def test_what_is_no_clip(program: Program, video: Video, start: float, fate: tuple[str, str]) -> None:

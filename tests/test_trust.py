@@ -14,8 +14,12 @@ ID = 'aaaaaaaaaaa'
 ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
 
 
-@pytest.mark.parametrize('names', [pytest.param(['VISITOR_INFO1_LIVE'], id='a guest'), pytest.param(LOGIN, id='an account')])
-def test_cookies_are_sent_and_kept_to_ourselves(program: Program, names: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    'names', [pytest.param(['VISITOR_INFO1_LIVE'], id='a guest'), pytest.param(LOGIN, id='an account')]
+)
+def test_cookies_are_sent_and_kept_to_ourselves(
+    program: Program, names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     program.offer(ROW, 'bbbbbbbbbbb, 30.000, 40.000, "/m/09x0r"')
     program.site.add('bbbbbbbbbbb', fault='private')
     text = give_cookies(program, names)
@@ -113,7 +117,7 @@ def test_any_of_the_usual_variables_names_the_proxy(program: Program, name: str,
 def test_socks_is_refused(program: Program) -> None:
     program.offer(ROW)
     program.env['https_proxy'] = 'socks5://127.0.0.1:9'
-    assert 'ffmpeg knows no SOCKS' in program.run(status=2).stderr
+    assert 'ffmpeg knows neither SOCKS nor https proxies' in program.run(status=2).stderr
 
 
 def test_a_certificate_file_that_is_not_there(program: Program) -> None:

@@ -15,7 +15,18 @@ import pytest
 
 import chaos
 import youtube as stand_in
-from conftest import LOGIN, SECRET, Program, give_cookies, may_mount, mounted, processes_of, small_disk, wait_for, workers_of
+from conftest import (
+    LOGIN,
+    SECRET,
+    Program,
+    give_cookies,
+    may_mount,
+    mounted,
+    processes_of,
+    small_disk,
+    wait_for,
+    workers_of,
+)
 from youtube import Video
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
@@ -68,7 +79,9 @@ def stalled(program: Program, watch: type[Watched]) -> Watched:
     return run
 
 
-@pytest.mark.parametrize('weather', [*REFUSALS, 'dead', 'player 500', 'player garbage', 'media 403', 'media drop', 'media 500'])
+@pytest.mark.parametrize(
+    'weather', [*REFUSALS, 'dead', 'player 500', 'player garbage', 'media 403', 'media drop', 'media 500']
+)
 def test_weather_comes_and_goes_and_leaves_no_trace(program: Program, watch: type[Watched], weather: str) -> None:
     rows = stand_in.rows(30)
     program.offer(*rows)
@@ -121,7 +134,9 @@ def test_giving_up(program: Program) -> None:
     program.site.weather = 'bot'
     said = program.run('--give-up-after', '1', status=1)
     assert re.search(
-        r'^stopped: nothing came through for \d s \(bot check: .*20 rows are left, .* 0.00 GB; .*same command', said.stderr, re.M
+        r'^stopped: nothing came through for \d s \(bot check: .*20 rows are left, .* 0.00 GB; .*same command',
+        said.stderr,
+        re.M,
     )
     assert not program.settled
     program.site.weather = ''
@@ -159,8 +174,10 @@ def test_three_proxies_of_which_one_dies(program: Program, watch: type[Watched])
     run = watch('--proxies', *(door.url for door in doors))
     wait_for(lambda: len(program.clips()) >= 10)
     doors[1].weather = 'dead'
-    run.hear(rf'127.0.0.1:{doors[1].server_address[1]} \(route 2\): every row fails')
-    assert all(door.counts['player'] and door.counts['media'] for door in doors), 'side by side, questions and media alike'
+    run.hear(rf'127.0.0.1:{doors[1].server_address[1]} *: every row fails')
+    assert all(door.counts['player'] and door.counts['media'] for door in doors), (
+        'side by side, questions and media alike'
+    )
     run.end()
     assert len(program.metadata) == len(program.settled) == 60
     assert {status for status, _ in program.reasons.values()} == {'done'}
@@ -184,18 +201,19 @@ def test_a_proxy_that_nobody_answers_for(program: Program) -> None:
     assert len(program.metadata) == 10
 
 
-@pytest.mark.parametrize('tls', [False, True], ids=['http', 'https'])
-def test_a_proxy_with_a_login_that_nobody_reads(program: Program, watch: type[Watched], tls: bool) -> None:
+def test_a_proxy_with_a_login_that_nobody_reads(program: Program, watch: type[Watched]) -> None:
     rows = stand_in.rows(6)
     program.offer(*rows)
     program.site.videos[rows[1][:11]] = Video(fault='player drop')
     program.site.videos[rows[2][:11]] = Video(fault='media drop')
     program.site.videos[rows[3][:11]] = Video(fault='media stall')
-    door = program.site.door(login=f'me:{SECRET}', tls=tls)
+    door = program.site.door(login=f'me:{SECRET}')
     program.root.mkdir()
     program.script = program.root / 'download.py'  # its globals, as the command line is for everybody to read
     source = pathlib.Path(chaos.__file__).parent.parent / 'download.py'
-    program.script.write_text(source.read_text().replace('proxies: list[str] = []', f'proxies: list[str] = [{door.url!r}]'))
+    program.script.write_text(
+        source.read_text().replace('proxies: list[str] = []', f'proxies: list[str] = [{door.url!r}]')
+    )
     run = watch('--timeout', '60', '--clip-timeout', '4', '--retries', '0')
     wait_for(lambda: program.site.asked['media', rows[3][:11]])
     lines = subprocess.run(['ps', '-ww', '-eo', 'args'], capture_output=True, text=True).stdout
@@ -208,9 +226,12 @@ def test_a_proxy_with_a_login_that_nobody_reads(program: Program, watch: type[Wa
     shutil.rmtree(program.root / 'wavs')
     said = watch('--give-up-after', '0.5').end(1)
     assert '407' in said
-    told = subprocess.run([sys.executable, str(program.script), '--help'], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, str(program.script), '--help'], capture_output=True, text=True, check=True
+    ).stdout
     told += program.run('--limit', 'x', status=2).stderr
-    kept = [path.read_text(errors='replace') for path in [run.log, *(program.root / 'wavs').iterdir(), program.root / 'former'] if path.is_file()]
+    ledgers = [program.root / 'former', *(program.root / 'wavs').glob('*.sqlite3*')]
+    kept = [path.read_text(errors='replace') for path in [run.log, *ledgers]]
     assert not [text for text in [lines, said, re.sub(r'\s', '', told), *kept] if SECRET in text]
 
 
@@ -218,6 +239,7 @@ def test_a_proxy_with_a_login_that_nobody_reads(program: Program, watch: type[Wa
     ('proxy', 'said'),
     [
         ('socks5://me:hush-hush-7531@127.0.0.1:9', 'SOCKS'),
+        ('https://me:hush-hush-7531@127.0.0.1:9', 'https proxies'),
         ('http://me:hush-hush-7531@127.0.0.1:port', 'http://host:port'),
         ('http://', 'http://host:port'),
         ('dirct', 'host:port or direct'),
@@ -375,7 +397,9 @@ def test_a_full_disk(program: Program, ahead: bool) -> None:
         program.script.write_text(source if ahead else source.replace('short_of_space(self.settings)', "''"))
         said = program.run('--num-processes', '4', status=1)
         assert re.search(
-            r'^stopped: .*(MB are free|No space left|code 228).*\d+ rows are left, which need about 0.0\d GB', said.stderr, re.M
+            r'^stopped: .*(MB are free|No space left|code 228).*\d+ rows are left, which need about 0.0\d GB',
+            said.stderr,
+            re.M,
         )
         assert 'about 0.0 GB are needed and 0.0 GB are free' in said.stdout
         made = len(program.settled)
@@ -402,8 +426,8 @@ def test_a_disk_that_is_full_to_the_last_byte(program: Program, what: str) -> No
         said = program.run(*(['--merge'] if what == 'metadata' else []), status=1)
         assert re.search('No space left|MB are free', said.stderr)
         assert program.metadata == before
-        assert len(program.settled) == 3
         (program.root / 'ballast').unlink()
+        assert len(program.settled) == 3
         program.run()
         assert len(program.metadata) == 6
 
@@ -416,7 +440,9 @@ def test_a_disk_that_becomes_read_only(program: Program, watch: type[Watched]) -
         still = program.root.with_name('read-only')
         still.mkdir()
         with mounted('--bind', program.root, still):
-            subprocess.run(['mount', '-o', 'remount,bind,ro', str(still)], check=True)  # where nobody writes, else it is busy
+            subprocess.run(
+                ['mount', '-o', 'remount,bind,ro', str(still)], check=True
+            )  # where nobody writes, else it is busy
             run = watch()
             wait_for(lambda: len(program.clips()) >= 5)
             with mounted('--bind', still, program.root):

@@ -44,12 +44,18 @@ import trustme
 # ---------------------------------------------------------------------------------------------------------------- media
 
 CACHE = pathlib.Path(tempfile.gettempdir()) / 'audioset-stand-in'
-SIZES = dict.fromkeys(('134', '18', '230', '93'), (640, 360)) | {'136': (1280, 720)}  # itag -> pixels; what is really served
+SIZES = dict.fromkeys(('134', '18', '230', '93'), (640, 360)) | {
+    '136': (1280, 720)
+}  # itag -> pixels; what is really served
 SOUNDLESS = {'134', '136', '230'}
 FPS = 10
 LOW, HIGH = (400, 40, 25), (2000, 60)  # Hz: second s sounds at 400 + 40 (s mod 25) and at 2000 + 60 (s div 25)
-TONES = '+'.join(f'0.2*sin(2*PI*({f})*T)' for f in ('400+S+40*mod(floor(T),25)', '2000+S+60*floor(T/25)'))  # S: of a dub
-PRIMING = dict.fromkeys(('140', '233', '234', '93'), 1024 / 44100)  # s; AAC begins with silence, kept without edit lists
+TONES = '+'.join(
+    f'0.2*sin(2*PI*({f})*T)' for f in ('400+S+40*mod(floor(T),25)', '2000+S+60*floor(T/25)')
+)  # S: of a dub
+PRIMING = dict.fromkeys(
+    ('140', '233', '234', '93'), 1024 / 44100
+)  # s; AAC begins with silence, kept without edit lists
 FRAGMENTED = ('-movflags', '+dash+global_sidx+skip_trailer', '-f', 'mp4')  # one index, at the front, as YouTube's files
 SEGMENTED = ('-f', 'hls', '-hls_time', '5', '-hls_playlist_type', 'vod')
 H264 = ('-c:v', 'libx264', '-preset', 'ultrafast', '-g', '50')
@@ -62,7 +68,16 @@ ENCODE = {
     '233': ('-c:a', 'aac', '-b:a', '48k', *SEGMENTED),
     '234': ('-c:a', 'aac', '-b:a', '128k', *SEGMENTED),
     '230': (*H264, *SEGMENTED),
-    '93': (*H264, '-c:a', 'aac', '-b:a', '96k', '-bsf:a', 'setts=ts=TS+1024', *SEGMENTED),  # the sound begins no earlier
+    '93': (
+        *H264,
+        '-c:a',
+        'aac',
+        '-b:a',
+        '96k',
+        '-bsf:a',
+        'setts=ts=TS+1024',
+        *SEGMENTED,
+    ),  # the sound begins no earlier
 }
 
 
@@ -87,7 +102,16 @@ def encode(itag: str, seconds: float, shift: int, early: float, path: pathlib.Pa
         path.mkdir()
         options += ['-hls_segment_filename', str(path / '%d.ts')]
         path /= 'index.m3u8'
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-loglevel', 'error', *sources, *ENCODE[itag], *options, str(path)]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        '-y',
+        '-loglevel',
+        'error',
+        *sources,
+        *ENCODE[itag],
+        *options,
+        str(path),
+    ]
     subprocess.run(command, input=stdin, check=True)
 
 
@@ -195,7 +219,27 @@ TRACKS = {  # name -> by how many Hz its tones are shifted, xtags of its address
     'drc': (330, 'drc=1', '', ''),
 }
 SHIFTS = {xtags: shift for shift, xtags, _, _ in TRACKS.values()}
-LANGUAGES = ['af', 'ar', 'bg', 'cs', 'da', 'de', 'el', 'es', 'fi', 'fr', 'hi', 'hu', 'id', 'it', 'ja', 'ko', 'nl', 'pl', 'pt']
+LANGUAGES = [
+    'af',
+    'ar',
+    'bg',
+    'cs',
+    'da',
+    'de',
+    'el',
+    'es',
+    'fi',
+    'fr',
+    'hi',
+    'hu',
+    'id',
+    'it',
+    'ja',
+    'ko',
+    'nl',
+    'pl',
+    'pt',
+]
 QUALITY = {144: 'tiny', 240: 'small', 360: 'medium', 480: 'large', 720: 'hd720', 1080: 'hd1080'}
 
 
@@ -304,7 +348,13 @@ def format_json(ytid: str, video: Video, row: tuple, track: str, addressed: bool
         'projectionType': 'RECTANGULAR',
     }
     if addressed:
-        query = {'expire': int(time.time()) + 21540, 'id': ytid, 'itag': itag, 'mime': mime, 'clen': made['contentLength']}
+        query = {
+            'expire': int(time.time()) + 21540,
+            'id': ytid,
+            'itag': itag,
+            'mime': mime,
+            'clen': made['contentLength'],
+        }
         query |= {'dur': seconds, **({'xtags': xtags} if xtags else {}), **opening(video)}
         query |= {'sparams': 'expire,ei,ip,id,itag,source,requiressl', 'sig': 'AJEij0E' * 16, 'lsig': 'APaTxxM' * 16}
         made['url'] = f'{MEDIA}?{urllib.parse.urlencode(query)}'
@@ -358,7 +408,9 @@ def hls_master(video: Video, query: dict[str, str]) -> str:
             lines += [f'{media},DEFAULT={usual},AUTOSELECT={usual}']
             continue
         audio = '' if itag == '93' else ',AUDIO="234"'
-        stream = f'#EXT-X-STREAM-INF:BANDWIDTH=700000,CODECS="avc1.4D401E,mp4a.40.2",RESOLUTION=640x360,FRAME-RATE={FPS}'
+        stream = (
+            f'#EXT-X-STREAM-INF:BANDWIDTH=700000,CODECS="avc1.4D401E,mp4a.40.2",RESOLUTION=640x360,FRAME-RATE={FPS}'
+        )
         lines += [f'{stream},VIDEO-RANGE=SDR{audio},CLOSED-CAPTIONS=NONE', url]
     return '\n'.join([*lines, ''])
 
@@ -381,7 +433,9 @@ def dash_manifest(video: Video, query: dict[str, str]) -> str:
         urls = ''.join(f'<SegmentURL media="range/{a}-{b - 1}"/>' for a, b in itertools.pairwise(ends))
         times = ''.join(f'<S d="{duration}"/>' for _, duration in parts)
         lang = f' lang="{TRACKS[track][3].partition(".")[0]}"' if TRACKS[track][3] else ''
-        size = f'width="{height * 16 // 9}" height="{height}" frameRate="{FPS}"' if height else 'audioSamplingRate="44100"'
+        size = (
+            f'width="{height * 16 // 9}" height="{height}" frameRate="{FPS}"' if height else 'audioSamplingRate="44100"'
+        )
         base = f'{MEDIA}/{spell(address({**query, "clen": str(len(file))}, itag, track))}/'
         sets.append(
             f'<AdaptationSet mimeType="{mime}" subsegmentAlignment="true"{lang}><Representation id="{itag}" codecs="{codecs}" '
@@ -410,7 +464,9 @@ def placement(wait: float) -> dict:
 def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
     reason: Any
     status, reason, subreason = (video.says if refused == 'says' else SAYS.get(refused)) or ('OK', '', '')
-    screen: dict = {'playerErrorMessageRenderer': {'reason': {'simpleText': reason}, 'subreason': {'simpleText': subreason}}}
+    screen: dict = {
+        'playerErrorMessageRenderer': {'reason': {'simpleText': reason}, 'subreason': {'simpleText': subreason}}
+    }
     if refused == 'captcha':
         screen = {'playerCaptchaViewModel': {'html': ''}}
     answer: dict = {
@@ -423,7 +479,9 @@ def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
             'keywords': ['sound', 'stand-in', *([None] if is_odd(video, client) else [])],
             'channelId': 'UC' + 'x' * 22,
             'shortDescription': 'Made up for tests. ' * 40,
-            'thumbnail': {'thumbnails': [{'url': f'https://i.ytimg.com/vi/{ytid}/{n}.jpg', 'width': n} for n in range(5)]},
+            'thumbnail': {
+                'thumbnails': [{'url': f'https://i.ytimg.com/vi/{ytid}/{n}.jpg', 'width': n} for n in range(5)]
+            },
             'viewCount': '1234567',
             'author': 'Stand-in',
             'isLiveContent': False,
@@ -444,7 +502,11 @@ def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
         data['dashManifestUrl'] = f'{MANIFEST}/dash/{query}/'
     if video.wait:
         answer['adPlacements'] = [placement(video.wait)]
-    track = {'baseUrl': f'https://www.youtube.com/api/timedtext?v={ytid}&lang=en&kind=asr', 'languageCode': 'en', 'kind': 'asr'}
+    track = {
+        'baseUrl': f'https://www.youtube.com/api/timedtext?v={ytid}&lang=en&kind=asr',
+        'languageCode': 'en',
+        'kind': 'asr',
+    }
     captions: dict = {'captionTracks': [track], 'audioTracks': [{'captionTrackIndices': [0]}]}
     if client == 'WEB':  # only browsers are offered translations
         captions['translationLanguages'] = [{'languageCode': c, 'languageName': {'simpleText': c}} for c in LANGUAGES]
@@ -513,7 +575,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = False
 
     def handle_one_request(self) -> None:
-        if hasattr(socket, 'TCP_QUICKACK'):  # behind a proxy urllib3 waits for it (Nagle), towards YouTube itself it does not
+        if hasattr(
+            socket, 'TCP_QUICKACK'
+        ):  # behind a proxy urllib3 waits for it (Nagle), towards YouTube itself it does not
             self.connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         super().handle_one_request()
 
@@ -604,7 +668,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         first, last = self.headers.get('Range', 'bytes=0-')[6:].split('-')
         begins = first == query.get('sq', '0') == query.get('range', '0').partition('-')[0] == '0'
-        late = {video.fault, self.server.weather} & {'media truncate', 'media stall'}  # the index arrives, the rest does not
+        late = {video.fault, self.server.weather} & {
+            'media truncate',
+            'media stall',
+        }  # the index arrives, the rest does not
         spared = (late and begins) or str(video.segment) not in ('None', query.get('sq'))
         fault = '' if spared else self.server.fault(ytid, 'media', itag=itag)
         if self.broken('' if fault in late else fault):
@@ -711,7 +778,10 @@ class Door(http.server.ThreadingHTTPServer):
     def __init__(self, site: 'YouTube', port: int = 0, login: str = '', tls: bool = False) -> None:
         super().__init__(('127.0.0.1', port), Handler)
         self.site = site
-        self.weather, self.chance = '', 1.0  # a fault of requests that come this way, as in Video, and how likely it is;
+        self.weather, self.chance = (
+            '',
+            1.0,
+        )  # a fault of requests that come this way, as in Video, and how likely it is;
         # 'dead': every connection breaks
         self.login = 'Basic ' + base64.b64encode(login.encode()).decode() if login else ''  # user:password to ask for
         self.budget, self.window = 0, 3600.0  # player requests in so many s; the others get 'rate'; 0: no limit
@@ -732,7 +802,9 @@ class Door(http.server.ThreadingHTTPServer):
     def fault(self, ytid: str, where: str, minimal: bool = True, itag: str = '') -> str:
         """The fault that meets this request, if any: the weather first, else the video's own."""
         weather = self.weather
-        if (weather.startswith(where) or (weather in SAYS and where in ('page', 'player'))) and random.random() < self.chance:
+        if (
+            weather.startswith(where) or (weather in SAYS and where in ('page', 'player'))
+        ) and random.random() < self.chance:
             self.count('refused')
             return weather
         if where == 'player' and self.budget:
@@ -870,9 +942,15 @@ def main() -> int:
     parser.add_argument('--latency', type=float, default=0.03, help='seconds per round trip')
     parser.add_argument('--port', type=int, default=8765)
     parser.add_argument('--weather', default='', help='for 20 s of each minute: bot, rate, dead, media 403 ...')
-    parser.add_argument('--shape', default='', help='how YouTube offers the sound: hls, dash, 18, dubbed ..., see Video')
-    parser.add_argument('--says', nargs=3, metavar=('STATUS', 'REASON', 'SUBREASON'), help='what it says instead of playing')
-    parser.add_argument('--sound-ends', type=float, default=0, help='s by which the sound of 18 ends before its picture')
+    parser.add_argument(
+        '--shape', default='', help='how YouTube offers the sound: hls, dash, 18, dubbed ..., see Video'
+    )
+    parser.add_argument(
+        '--says', nargs=3, metavar=('STATUS', 'REASON', 'SUBREASON'), help='what it says instead of playing'
+    )
+    parser.add_argument(
+        '--sound-ends', type=float, default=0, help='s by which the sound of 18 ends before its picture'
+    )
     parser.add_argument('--damaged', nargs='*', default=[], metavar='ITAG=SECONDS', help='formats that are shorter')
     parser.add_argument('--wait', type=float, default=0, help='s before media may be asked for')
     parser.add_argument('--share', type=float, default=1, help='share of videos that the last five are about, 0 to 1')
@@ -889,7 +967,9 @@ def main() -> int:
         youtube.files['class_labels_indices.csv'] = LABELS
         youtube.files['ontology.json'] = ONTOLOGY
         youtube.files['mid_to_display_name.tsv'] = b'/m/09x0r\tSpeech\n'
-        strong = [f'{row[:11]}_{float(row.split(", ")[1]) * 1000:.0f}\t1.5\t2.5\t/m/09x0r' for row in rows(args.rows, 0)]
+        strong = [
+            f'{row[:11]}_{float(row.split(", ")[1]) * 1000:.0f}\t1.5\t2.5\t/m/09x0r' for row in rows(args.rows, 0)
+        ]
         head = 'segment_id\tstart_time_seconds\tend_time_seconds\tlabel'
         youtube.files['audioset_eval_strong.tsv'] = '\n'.join([head, *strong, '']).encode()
         for seed, split in enumerate(['eval', 'balanced_train', 'unbalanced_train']):
