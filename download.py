@@ -1,4 +1,4 @@
-"""Download AudioSet: fetch only the wanted seconds of each YouTube video, many at a time, and remember what became of them.
+"""Download AudioSet: fetch only the wanted seconds of each YouTube video, many at a time, and remember what came of it.
 
     python download.py                          # every row that is not settled yet; run it again to resume
     python download.py --limit 20               # try it out
@@ -9,7 +9,7 @@
 It leaves the clips in `wavs/` and their url, path, title, tags and labels in `audioset_metadata.json`:
 
     csvs/     lists of segments and labels, AudioSet's fetched when they are not there
-    wavs/     id_<YTID>.<ext>, always whole, and the ledger m4a.sqlite3 (of shards: ledgers/), which remembers everything
+    wavs/     id_<YTID>.<ext>, always whole, and the ledger, <ext>.sqlite3, which remembers everything
     temps/    scratch; safe to delete when nothing runs
 """
 # /// script
@@ -148,7 +148,7 @@ RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000,
 
 DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP = 'done', 'gone', 'later', 'failed', 'doubt', 'throttled', 'stop'
 ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
-VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or ours; the first match counts
+VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or us; the first counts
     ('cookies', THROTTLED, True, r'cookies are no longer valid|failed to load cookies'),
     ('system', STOP, True, r'no space left|quota exceeded|read-only file system|file too large|permission denied'),
     (
@@ -343,8 +343,9 @@ COLUMNS = {  # what a column tells -> names that it goes by, in lower case
     'subset': ('split', 'subset'),
 }
 EXPECTED = (
-    'expected: rows `YTID, start, end, "tag,tag"` as AudioSet\'s, rows `YTID,start,label,subset` as VGGSound\'s, or a header '
-    'that names ytid (or youtube_id, video_id), start (or start_time) and, if there are, end or duration, tags, label, caption'
+    'expected: rows `YTID, start, end, "tag,tag"` as AudioSet\'s, rows `YTID,start,label,subset` as VGGSound\'s, or a '
+    'header that names ytid (or youtube_id, video_id), start (or start_time) and, if there are, end or duration, tags, '
+    'label, caption'
 )
 
 
@@ -463,8 +464,9 @@ def recognise(path: Path) -> Form:
 
 
 def read_lines(path: Path, headed: bool = False, at: int = 0, lines: int = 0) -> Iterator[tuple[int, bytes, int]]:
-    """The lines of a list that should be rows, with their numbers and where they end (bytes), from some place on; each by
-    itself: a stray quote costs its own row only. Those that begin with # are comments; after a header, they may be rows."""
+    """The lines of a list that should be rows, with their numbers and where they end (bytes), from some place on;
+    each by itself: a stray quote costs its own row only. Those that begin with # are comments; after a header, they
+    may be rows."""
     with open(path, 'rb') as file:
         at = at or (len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
         file.seek(at)
@@ -517,7 +519,8 @@ def list_path(settings: Settings, split: str) -> Path:
 
 
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
-    """The MIDs, and the names in lower case, of the classes that are meant and of those below them; UsageError with the nearest."""
+    """The MIDs, and the names in lower case, of the classes that are meant and of those below them; UsageError with
+    the nearest."""
     tags = defaultdict[str, list[str]](list, {name: [] for name in known})  # of the lists' own classes; by name
     for tag, label in labels.items():
         tags[label.casefold()].append(tag)
@@ -551,7 +554,8 @@ class Choice(NamedTuple):
         return (not self.labels or not self.labels.isdisjoint(plain)) and self.exclude.isdisjoint(plain)
 
     def pick(self, classes: Iterable[tuple[str, ...]]) -> bytearray:
-        """For each row 1 if it is taken: class by class, rare ones first, rows that take others beyond their number last."""
+        """For each row 1 if it is taken: class by class, rare ones first, rows that take others beyond their number
+        last."""
         same: dict[tuple, tuple] = {}
         rows = [same.setdefault(found, found) if self.takes(found) else None for found in classes]
         picked = bytearray(found == () for found in rows)  # what has no class is nobody's share
@@ -647,7 +651,8 @@ CREATE TABLE clip (       -- a video and its seconds
 CREATE TABLE asks (       -- a row of a list asks for a clip
     list INT, position INT, clip INT, tagset INT, extra TEXT,  -- extra: events, captions, subset, JSON
     PRIMARY KEY (list, position)) WITHOUT ROWID;
-CREATE TABLE route (name TEXT PRIMARY KEY, budget REAL, refused REAL, at REAL);  -- what it has learned: rows an hour, unix s
+CREATE TABLE route (      -- what it has learned of its limit: rows an hour, unix s
+    name TEXT PRIMARY KEY, budget REAL, refused REAL, at REAL);
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);  -- who writes, what was written and learned
 CREATE INDEX asked ON asks (clip);
 CREATE INDEX left_over ON clip (id) WHERE status IS NULL OR status = 'failed';
@@ -674,7 +679,8 @@ def of_ext(path: Path, ext: str) -> bool:
 
 
 def open_db(path: Path, write: bool) -> sqlite3.Connection:
-    """Open a ledger; UsageError for what is none, is damaged or comes of a later version: nothing is written to such a file."""
+    """Open a ledger; UsageError for what is none, is damaged or comes of a later version: nothing is written to
+    such a file."""
     new = write and not (path.exists() and path.stat().st_size)
     mode = (
         'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
@@ -714,7 +720,8 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
 
 
 def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
-    """Be the one writer of a ledger until the lock is released; UsageError names who is. None where the file system has no locks."""
+    """Be the one writer of a ledger until the lock is released; UsageError names who is. None where the file system
+    has no locks."""
     lock = filelock.FileLock(path.with_name(f'.{path.stem}.lock'), timeout=patience)
     try:
         lock.acquire()
@@ -740,7 +747,6 @@ class Ledger:
         self.path, self.settings, self.write = path or settings.ledger, settings, write
         self.sharded = settings.shard != '0/1'
         self.db = open_db(self.path, write)
-        self.tagsets: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}  # those met while reading
         self.committed, self.changed, self.routes = time.monotonic(), False, dict[str, Learned]()
         if write:
             mode = 'DELETE' if self.sharded else 'WAL'  # WAL wants one host; shards may share a network file system
@@ -772,8 +778,8 @@ class Ledger:
             self.set('written', '')
 
     def commit(self, at_once: bool = False, patience: float = 1) -> None:
-        """A commit for each result; of shards one a second, for each syncs the disk. Who reads a shard's ledger longer than
-        `patience` (s) has it wait for the next one."""
+        """A commit for each result; of shards one a second, for each syncs the disk. Who reads a shard's ledger
+        longer than `patience` (s) has it wait for the next one."""
         if not self.db.in_transaction or not (at_once or not self.sharded or time.monotonic() - self.committed > 1):
             return
         self.committed = time.monotonic()
@@ -836,8 +842,8 @@ class Known(NamedTuple):
 
     id: int
     name: str
-    start: int
-    end: int
+    start: int  # ms
+    end: int  # ms
     status: str | None = None
     reason: str | None = None
     message: str | None = None
@@ -845,156 +851,44 @@ class Known(NamedTuple):
     asked: int | None = None  # position of the row
 
 
-class Reader:
-    """Reads lists into the ledger: bit by bit, from where it was; anew what has changed since."""
+class Ask(NamedTuple):
+    """How a list asks for a clip."""
 
-    def __init__(
-        self, ledger: Ledger, lists: dict[str, tuple[Path, Form]], labels: dict[str, str], names: dict[str, str]
-    ) -> None:
-        self.ledger, self.lists, self.labels, self.names, self.shown = ledger, lists, labels, names, 0
-        self.unknown: set[str] = set()  # tags without a label, of which it was said
-        self.ids, self.lines = dict[str, int](), dict[str, Iterator[tuple[int, bytes, int]]]()
-        for split, (path, form) in lists.items():
-            self.ids[split] = self.register(split, path, form)
+    position: int
+    tags: tuple[str, ...]
+    labels: tuple[str, ...]  # classes without a MID
+    more: dict[str, Any]
 
-    def register(self, split: str, path: Path, form: Form) -> int:
-        """The list's number; forgets what it asked for if its file is another one now."""
-        db, stat = self.ledger.db, path.stat()
-        known = db.execute(
-            'SELECT id, size, mtime_ns, whole, bytes, lines FROM list WHERE name = ?', (split,)
-        ).fetchone()
-        if known and known[1:3] == (stat.st_size, stat.st_mtime_ns) and (known[3] or not form.headed):
-            if not known[3]:
-                self.lines[split] = read_lines(path, form.headed, *known[4:])
-            return known[0]
-        self.ledger.begin()
-        if known:
-            db.execute('DELETE FROM asks WHERE list = ?', known[:1])
-        rank = (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
-        fresh = (split, rank, stat.st_size, stat.st_mtime_ns)
-        db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (split,))
-        db.execute(
-            'UPDATE list SET (name, rank, size, mtime_ns, bytes, lines, rows, skipped, whole) = (?, ?, ?, ?, 0, 0, 0, 0, 0) WHERE name = ?',
-            (*fresh, split),
-        )
-        self.ledger.commit(at_once=True)
-        self.lines[split] = itertools.islice(read_lines(path, form.headed), int(form.headed), None)
-        return db.execute('SELECT id FROM list WHERE name = ?', (split,)).fetchone()[0]
+    def join(self, row: Row) -> Ask:
+        """With what another row of the same list tells of the clip."""
+        more = {**row.more, **self.more}
+        for name, both in (('captions', distinct), ('events', list)):
+            if name in more:
+                more[name] = list(both([*self.more.get(name, ()), *row.more.get(name, ())]))
+        return Ask(self.position, distinct([*self.tags, *row.tags]), distinct([*self.labels, *row.labels]), more)
 
-    @property
-    def whole(self) -> bool:
-        return not self.lines
 
-    def skip(self, message: str) -> None:
-        self.shown += 1
-        if self.shown <= 50:
-            say(message if self.shown < 50 else 'more lines are no rows; the table at the end counts them')
+class Tagsets:
+    """The numbers of the sets of classes that were met while reading, and which tags have no label."""
 
-    def step(self, lines: int = 2000) -> None:
-        """Read on a little, in the first list that is not whole."""
-        for split in list(self.lines)[:1]:
-            path, _ = self.lists[split]
-            batch = list(itertools.islice(self.lines[split], lines))
-            self.ledger.begin()
-            self.take(split, path.name, batch)
-            if len(batch) < lines:
-                del self.lines[split]
-                self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
-            self.ledger.commit(at_once=True)
+    def __init__(self, db: sqlite3.Connection, labels: dict[str, str]) -> None:
+        self.db, self.labels, self.unknown = db, labels, set[str]()
+        self.ids = dict[tuple[tuple[str, ...], tuple[str, ...]], int]()
 
-    def finish(self, split: str = '') -> None:
-        """Read a list, or all, to the end."""
-        while split in self.lines or (not split and self.lines):
-            self.step(10_000)
+    def names(self, tags: Iterable[str]) -> list[str]:
+        return [self.labels.get(tag, tag) for tag in tags]
 
-    def take(self, split: str, file: str, batch: list[tuple[int, bytes, int]]) -> None:
-        """Have some lines in the ledger: clips that nobody asked for yet, and what this list asks for."""
-        form, db, number_of = self.lists[split][1], self.ledger.db, self.ids[split]
-        rows, skipped = list[tuple[int, Row]](), 0
-        for number, line, _ in batch:
-            try:
-                rows.append((number, form.read(line, self.names)))
-            except (ValueError, csv.Error) as error:
-                skipped += 1
-                self.skip(f'{file}, line {number}: skipped, {error}')
-        known = self.look_up(number_of, {row.ytid for _, row in rows})
-        next_id = db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
-        position = db.execute('SELECT rows FROM list WHERE id = ?', (number_of,)).fetchone()[0]
-        clips, asks = list[tuple](), dict[int, tuple]()  # asks: clip -> position, tags, labels, more
-        for number, row in rows:
-            others = known.setdefault(row.ytid, [])
-            clip = next((other for other in others if same_seconds(row, other)), None)
-            if split in WEAK and not form.headed and any(other.asked is not None for other in others):
-                skipped += 1
-                self.skip(f'{file}, line {number}: skipped, {row.ytid} is already a row')
-                continue
-            if not clip:
-                clip = new_clip(next_id + len(clips), row, others, split in WEAK + STRONG)
-                clips.append((clip.id, clip.name, row.ytid, *clip[2:8]))
-                others.append(clip)
-            if clip.asked is None:
-                others[others.index(clip)] = clip._replace(asked=position)
-                asks[clip.id] = (position, row.tags, row.labels, row.more)
-                position += 1
-            else:
-                former = asks.get(clip.id) or self.read_ask(number_of, clip.asked)
-                asks[clip.id] = (clip.asked, *join_rows(former[1:], row))
-        db.executemany(
-            'INSERT INTO clip (id, name, ytid, start_ms, end_ms, status, reason, message, settled) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
-            clips,
-        )
-        db.executemany(
-            'INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)',
-            (
-                (number_of, at, clip, self.tagset(tags, labels), json.dumps(more, ensure_ascii=False) if more else None)
-                for clip, (at, tags, labels, more) in asks.items()
-            ),
-        )
-        end, last = (batch[-1][2], batch[-1][0]) if batch else (0, 0)
-        db.execute(
-            'UPDATE list SET bytes = max(bytes, ?), lines = max(lines, ?), rows = ?, skipped = skipped + ? WHERE id = ?',
-            (end, last, position, skipped, number_of),
-        )
-
-    def look_up(self, list_id: int, videos: set[str]) -> dict[str, list[Known]]:
-        """The clips that the ledger has of some videos, by these."""
-        columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
-        found = self.ledger.db.execute(
-            f'SELECT {columns}, (SELECT min(position) FROM asks WHERE clip = c.id AND list = ?) FROM json_each(?) v '
-            'JOIN clip c ON c.ytid = v.value',
-            (list_id, json.dumps(sorted(videos))),
-        )
-        known = defaultdict[str, list[Known]](list)
-        for ytid, *clip in found:
-            known[ytid].append(Known(*clip))
-        return known
-
-    def read_ask(self, list_id: int, position: int) -> tuple:
-        """Position, tags, labels and more of a row that was read before."""
-        found = self.ledger.db.execute(
-            'SELECT tags, labels, extra FROM asks JOIN tagset t ON t.id = tagset WHERE list = ? AND position = ?',
-            (list_id, position),
-        ).fetchone()
-        tags, labels, more = (json.loads(text or '{}') for text in found)
-        resolved = [self.labels.get(tag, tag) for tag in tags]
-        return position, tuple(tags), () if labels == resolved else tuple(labels), more
-
-    def tagset(self, tags: tuple[str, ...], labels: tuple[str, ...]) -> int:
-        """The number of a set of classes; says once of each tag that it has no label."""
-        if (known := self.ledger.tagsets.get((tags, labels))) is not None:
-            return known
-        for tag in set(tags) - self.labels.keys() - self.unknown:
-            self.unknown.add(tag)
-            say(f'{tag}: has no label in class_labels_indices.csv, kept as it is')
-        texts = [
-            json.dumps(names, ensure_ascii=False)
-            for names in (tags, labels or [self.labels.get(tag, tag) for tag in tags])
-        ]
-        db = self.ledger.db
-        db.execute('INSERT OR IGNORE INTO tagset (tags, labels) VALUES (?, ?)', texts)
-        found = db.execute('SELECT id FROM tagset WHERE (tags, labels) = (?, ?)', texts).fetchone()[0]
-        self.ledger.tagsets[tags, labels] = found
-        return found
+    def number(self, tags: tuple[str, ...], labels: tuple[str, ...]) -> int:
+        """The number of a set; says once of each tag that it has no label."""
+        if (tags, labels) not in self.ids:
+            for tag in set(tags) - self.labels.keys() - self.unknown:
+                self.unknown.add(tag)
+                say(f'{tag}: has no label in class_labels_indices.csv, kept as it is')
+            texts = [json.dumps(names, ensure_ascii=False) for names in (tags, labels or self.names(tags))]
+            self.db.execute('INSERT OR IGNORE INTO tagset (tags, labels) VALUES (?, ?)', texts)
+            found = self.db.execute('SELECT id FROM tagset WHERE (tags, labels) = (?, ?)', texts).fetchone()
+            self.ids[tags, labels] = found[0]
+        return self.ids[tags, labels]
 
 
 def same_seconds(row: Row, clip: Known) -> bool:
@@ -1014,44 +908,160 @@ def new_clip(id: int, row: Row, others: list[Known], plain: bool) -> Known:
     return Known(id, name, row.start, end, *(gone[0][4:8] if gone and not there else (None,) * 4))
 
 
-def join_rows(former: tuple, row: Row) -> tuple:
-    """Tags, labels and more of two rows of a list that ask for the same clip."""
-    tags, labels, more = former
-    joined = {**row.more, **more}
-    for name in ('captions', 'events'):
-        if name in joined:
-            both = [*more.get(name, ()), *row.more.get(name, ())]
-            joined[name] = list(distinct(both)) if name == 'captions' else both
-    return distinct([*tags, *row.tags]), distinct([*labels, *row.labels]), joined
+class Batch:
+    """Some rows of a list on their way into the ledger: clips that nobody asked for yet, and what the list asks for."""
+
+    def __init__(self, db: sqlite3.Connection, list_id: int, tagsets: Tagsets, videos: set[str]) -> None:
+        self.db, self.list_id, self.tagsets = db, list_id, tagsets
+        self.clips, self.asks = list[tuple](), dict[int, Ask]()  # asks: by clip
+        self.next_id = db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
+        self.position = db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
+        asked = '(SELECT min(position) FROM asks WHERE clip = c.id AND list = ?)'
+        columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
+        query = f'SELECT {columns}, {asked} FROM json_each(?) v JOIN clip c ON c.ytid = v.value'
+        self.known = defaultdict[str, list[Known]](list)  # clips of these videos
+        for ytid, *clip in db.execute(query, (list_id, json.dumps(sorted(videos)))):
+            self.known[ytid].append(Known(*clip))
+
+    def add(self, row: Row, weak: bool, plain: bool) -> None:
+        """Take a row; ValueError if AudioSet's list has it already. `plain`: its clip is named by its video alone."""
+        others = self.known[row.ytid]
+        if weak and any(other.asked is not None for other in others):
+            raise ValueError(f'{row.ytid} is already a row')
+        clip = next((other for other in others if same_seconds(row, other)), None)
+        if not clip:
+            clip = new_clip(self.next_id + len(self.clips), row, others, plain)
+            self.clips.append((clip.id, clip.name, row.ytid, *clip[2:8]))
+            others.append(clip)
+        if clip.asked is None:
+            others[others.index(clip)] = clip._replace(asked=self.position)
+            self.asks[clip.id] = Ask(self.position, row.tags, row.labels, row.more)
+            self.position += 1
+        else:
+            self.asks[clip.id] = (self.asks.get(clip.id) or self.former(clip.asked)).join(row)
+
+    def former(self, position: int) -> Ask:
+        """How the list asked in a row that was read before."""
+        query = 'SELECT tags, labels, extra FROM asks JOIN tagset t ON t.id = tagset WHERE list = ? AND position = ?'
+        found = self.db.execute(query, (self.list_id, position)).fetchone()
+        tags, labels, more = (json.loads(text or '{}') for text in found)
+        return Ask(position, tuple(tags), () if labels == self.tagsets.names(tags) else tuple(labels), more)
+
+    def write(self) -> None:
+        columns = 'id, name, ytid, start_ms, end_ms, status, reason, message, settled'
+        self.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', self.clips)
+        rows = (
+            (
+                self.list_id,
+                at,
+                clip,
+                self.tagsets.number(tags, labels),
+                json.dumps(more, ensure_ascii=False) if more else None,
+            )
+            for clip, (at, tags, labels, more) in self.asks.items()
+        )
+        self.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
 
 
-class Job:
+class Reader:
+    """Reads lists into the ledger: bit by bit, from where it was; anew what has changed since."""
+
+    def __init__(
+        self, ledger: Ledger, lists: dict[str, tuple[Path, Form]], labels: dict[str, str], names: dict[str, str]
+    ) -> None:
+        self.ledger, self.lists, self.names, self.shown = ledger, lists, names, 0
+        self.tagsets = Tagsets(ledger.db, labels)
+        self.ids, self.lines = dict[str, int](), dict[str, Iterator[tuple[int, bytes, int]]]()
+        for split, (path, form) in lists.items():
+            self.ids[split] = self.register(split, path, form)
+
+    def register(self, split: str, path: Path, form: Form) -> int:
+        """The list's number; forgets what it asked for if its file is another one now."""
+        db, stat = self.ledger.db, path.stat()
+        columns = 'id, size, mtime_ns, whole, bytes, lines'
+        known = db.execute(f'SELECT {columns} FROM list WHERE name = ?', (split,)).fetchone()
+        if known and known[1:3] == (stat.st_size, stat.st_mtime_ns) and (known[3] or not form.headed):
+            if not known[3]:
+                self.lines[split] = read_lines(path, form.headed, *known[4:])
+            return known[0]
+        self.ledger.begin()
+        db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (split,))
+        list_id = db.execute('SELECT id FROM list WHERE name = ?', (split,)).fetchone()[0]
+        db.execute('DELETE FROM asks WHERE list = ?', (list_id,))
+        rank = (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
+        columns = '(rank, size, mtime_ns, bytes, lines, rows, skipped, whole) = (?, ?, ?, 0, 0, 0, 0, 0)'
+        db.execute(f'UPDATE list SET {columns} WHERE id = ?', (rank, stat.st_size, stat.st_mtime_ns, list_id))
+        self.ledger.commit(at_once=True)
+        self.lines[split] = itertools.islice(read_lines(path, form.headed), int(form.headed), None)
+        return list_id
+
+    @property
+    def whole(self) -> bool:
+        return not self.lines
+
+    def skip(self, message: str) -> None:
+        self.shown += 1
+        if self.shown <= 50:
+            say(message if self.shown < 50 else 'more lines are no rows; the table at the end counts them')
+
+    def step(self, lines: int = 2000) -> None:
+        """Read on a little, in the first list that is not whole."""
+        for split in list(self.lines)[:1]:
+            batch = list(itertools.islice(self.lines[split], lines))
+            self.ledger.begin()
+            if batch:
+                self.take(split, batch)
+            if len(batch) < lines:
+                del self.lines[split]
+                self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
+            self.ledger.commit(at_once=True)
+
+    def finish(self, split: str = '') -> None:
+        """Read a list, or all, to the end."""
+        while split in self.lines or (not split and self.lines):
+            self.step(10_000)
+
+    def take(self, split: str, lines: list[tuple[int, bytes, int]]) -> None:
+        """Have some lines in the ledger, and say which are no rows."""
+        (path, form), list_id, rows, skipped = self.lists[split], self.ids[split], list[tuple[int, Row]](), 0
+
+        def refuse(number: int, error: Exception) -> None:
+            nonlocal skipped
+            skipped += 1
+            self.skip(f'{path.name}, line {number}: skipped, {error}')
+
+        for number, line, _ in lines:
+            try:
+                rows.append((number, form.read(line, self.names)))
+            except (ValueError, csv.Error) as error:
+                refuse(number, error)
+        batch = Batch(self.ledger.db, list_id, self.tagsets, {row.ytid for _, row in rows})
+        for number, row in rows:
+            try:
+                batch.add(row, split in WEAK and not form.headed, split in WEAK + STRONG)
+            except ValueError as error:
+                refuse(number, error)
+        batch.write()
+        told = (lines[-1][2], lines[-1][0], batch.position, skipped, list_id)
+        change = 'bytes = ?, lines = ?, rows = ?, skipped = skipped + ?'
+        self.ledger.db.execute(f'UPDATE list SET {change} WHERE id = ?', told)
+
+
+class Selection:
     """What the settings choose of the ledger's rows: a condition for queries over asks a, lists l and clips c."""
 
     TABLES = 'asks a JOIN temp.run l ON l.id = a.list JOIN clip c ON c.id = a.clip'
-    TO_DO = "(c.status IS NULL OR c.status = 'failed')"
 
     def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
-        self.reader, self.db, self.settings, self.choice, self.began = (
-            reader,
-            reader.ledger.db,
-            settings,
-            choice,
-            time.time(),
-        )
-        self.given, self.classes = (
-            set[int](),
-            dict[int, tuple[str, ...]](),
-        )  # clips on their way; tagset -> what it names
+        self.reader, self.db, self.settings, self.choice = reader, reader.ledger.db, settings, choice
+        self.classes = dict[int, tuple[str, ...]]()  # of each tagset
         for table in (
-            'run (id INTEGER PRIMARY KEY, rank INT)',
+            'run (id INTEGER PRIMARY KEY, rank)',
             'wanted (id INTEGER PRIMARY KEY)',
             'picked (list, position)',
         ):
             self.db.execute(f'CREATE TEMP TABLE {table}')
-        self.db.executemany(
-            'INSERT INTO run VALUES (?, ?)', ((id, rank) for rank, id in enumerate(reader.ids.values()))
-        )
+        self.db.executemany('INSERT INTO run VALUES (?, ?)', ((id, n) for n, id in enumerate(reader.ids.values())))
         share, shares = map(int, settings.shard.split('/'))
         self.db.create_function('mine', 1, lambda ytid: zlib.crc32(ytid.encode()) % shares == share, deterministic=True)
         self.where = self.choose()
@@ -1067,9 +1077,8 @@ class Job:
         self.reader.finish()
         self.refresh()
         for list_id in self.reader.ids.values():
-            rows = self.db.execute(
-                'SELECT position, tagset FROM asks WHERE list = ? ORDER BY position', (list_id,)
-            ).fetchall()
+            query = 'SELECT position, tagset FROM asks WHERE list = ? ORDER BY position'
+            rows = self.db.execute(query, (list_id,)).fetchall()
             picked = self.choice.pick(self.classes[tagset] for _, tagset in rows)
             kept = ((list_id, position) for position, _ in itertools.compress(rows, picked))
             self.db.executemany('INSERT INTO picked VALUES (?, ?)', kept)
@@ -1102,6 +1111,34 @@ class Job:
                 self.reader.step()
             left -= self.db.execute(f'SELECT count(*) {within}').fetchone()[0]
         return ''
+
+    def counts(self, of: str | None = None) -> Counter[tuple[int, int, str | None, str | None]]:
+        """How many clips there are by list, tagset, status and reason; each counts for its first list, unless `of`
+        says else."""
+        columns = 'l.id, a.tagset, c.status, c.reason'
+        where = self.where + (self.first if of is None else of)
+        query = f'SELECT {columns}, count(*) FROM {self.TABLES} WHERE true{where} GROUP BY {columns}'
+        self.refresh()
+        return Counter({tuple(key): n for *key, n in self.db.execute(query)})
+
+    @property
+    def skipped(self) -> int:
+        return self.db.execute('SELECT ifnull(sum(skipped), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
+
+    @property
+    def read(self) -> int:
+        """Rows that were read so far."""
+        return self.db.execute('SELECT ifnull(sum(rows), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
+
+
+class Job(Selection):
+    """The rows to do of what is chosen."""
+
+    TO_DO = "(c.status IS NULL OR c.status = 'failed')"
+
+    def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
+        super().__init__(reader, settings, choice)
+        self.began, self.given = time.time(), set[int]()  # given: clips on their way
 
     def reopen(self, reasons: list[str]) -> None:
         """Have the rows that are gone for one of these reasons asked for once more."""
@@ -1147,39 +1184,24 @@ class Job:
         """Some rows whose clips are there."""
         return self.find('c.status = ?', DONE, most=5)
 
-    def counts(self, of: str | None = None) -> Counter[tuple[int, int, str | None, str | None]]:
-        """How many clips there are by list, tagset, status and reason; each counts for its first list, unless `of` says else."""
-        columns = 'l.id, a.tagset, c.status, c.reason'
-        query = f'SELECT {columns}, count(*) FROM {self.TABLES} WHERE true{self.where}{self.first if of is None else of} GROUP BY {columns}'
-        self.refresh()
-        return Counter({tuple(key): n for *key, n in self.db.execute(query)})
-
-    @property
-    def skipped(self) -> int:
-        return self.db.execute('SELECT ifnull(sum(skipped), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
-
-    @property
-    def read(self) -> int:
-        """Rows that were read so far."""
-        return self.db.execute('SELECT ifnull(sum(rows), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
-
 
 # ---------------------------------------------------------------------------------------------- what others can load
 
 SPLIT_FOLDER = re.compile(  # as Hugging Face's datasets knows it; where there is one, it looks nowhere else
-    r'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
+    r'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?'
+    r'(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
 )
 RECORDS = """
-SELECT c.id, c.name, json_quote(c.path), json_quote(c.title), c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, c.duration,
-    json_quote(c.format), json_quote(c.language), c.padded, l.name, t.tags, t.labels, a.extra
+SELECT c.id, c.name, json_quote(c.path), json_quote(c.title), c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0,
+    c.duration, json_quote(c.format), json_quote(c.language), c.padded, l.name, t.tags, t.labels, a.extra
 FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
 WHERE c.status = 'done' ORDER BY c.id, l.rank, l.id, a.position"""
 MORE = ['language', 'padded', 'subset', 'events', 'captions', 'lists', 'also']  # fields of some records only
 
 
 def combine(rows: list[tuple]) -> tuple[str, str, str, dict[str, Any]]:
-    """Split, tags and labels (JSON) of a clip, and what else all its lists tell: the first one's come first, nothing else is
-    replaced. Of strong labels beside weak ones only the events count."""
+    """Split, tags and labels (JSON) of a clip, and what else all its lists tell: the first one's come first,
+    nothing else is replaced. Of strong labels beside weak ones only the events count."""
     split, tags, labels, extra = rows[0]
     record: dict[str, Any] = json.loads(extra or '{}')
     held = {'tags': json.loads(tags), 'labels': json.loads(labels)}
@@ -1216,16 +1238,17 @@ def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, s
             json.loads(path),
             (
                 f'"id": "{name}", "ext": "{ext}", "path": {path}, "title": {title}, '
-                f'"url": "https://www.youtube.com/watch?v={ytid}", "tags": {tags}, "labels": {labels}, "ytid": "{ytid}", '
-                f'"split": "{split}", "start": {start}, "end": {end}, "duration": {duration}, "format_id": {form}{rest}}}'
+                f'"url": "https://www.youtube.com/watch?v={ytid}", "tags": {tags}, "labels": {labels}, '
+                f'"ytid": "{ytid}", "split": "{split}", "start": {start}, "end": {end}, "duration": {duration}, '
+                f'"format_id": {form}{rest}}}'
             ),
             fields | {f'{field}s' for field, value in (('tag', tags), ('label', labels)) if value != '[]'},
         )
 
 
 class Listing:
-    """A metadata.jsonl as Hugging Face's audiofolder takes it. It takes the columns and their types from the first lines, so
-    there one of each comes first."""
+    """A metadata.jsonl as Hugging Face's audiofolder takes it. It takes the columns and their types from the first
+    lines, so there one of each comes first."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)  # the clips may be elsewhere
@@ -1252,7 +1275,8 @@ class Listing:
 
 
 def write_records(db: sqlite3.Connection, settings: Settings) -> int:
-    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there are."""
+    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there
+    are."""
     listings, count = dict[str, Listing](), 0
     try:
         with replacing(settings.metadata) as out:
@@ -1287,7 +1311,8 @@ def stamp(path: Path) -> str:
 
 
 def merge_metadata(ledger: Ledger) -> str:
-    """The metadata and the listings, anew if anything has changed since they were made; says how many records there are."""
+    """The metadata and the listings, anew if anything has changed since they were made; says how many records there
+    are."""
     settings = ledger.settings
     before = json.loads(ledger.get('written') or '{}')
     if before.get('stamp') != stamp(settings.metadata) or not before:
@@ -1303,7 +1328,8 @@ def merge_metadata(ledger: Ledger) -> str:
 
 
 def learn(ledger: Ledger, path: Path) -> None:
-    """Take over what another ledger knows to be settled; of another ext only what is gone. Nothing if it has not changed."""
+    """Take over what another ledger knows to be settled; of another ext only what is gone. Nothing if it has not
+    changed."""
     name, same = f'learned {path.name}', of_ext(path, ledger.settings.ext)
     now = f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'  # as it is before we read
     if ledger.get(name) == now:
@@ -1317,7 +1343,8 @@ def learn(ledger: Ledger, path: Path) -> None:
         told = ', '.join(f'{column.strip()} = excluded.{column.strip()}' for column in SETTLED.split(','))
         db.execute(
             f'INSERT INTO clip ({columns}) SELECT {columns} FROM other.clip WHERE status IN {statuses} '
-            f"ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {told} WHERE clip.status IS NULL OR clip.status = 'failed'"
+            f'ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {told} '
+            "WHERE clip.status IS NULL OR clip.status = 'failed'"
         )
         ledger.set(name, now)
         ledger.commit(at_once=True)
@@ -1439,7 +1466,8 @@ def is_direct(source: Source) -> bool:
 
 
 def length_of(source: Source, video: float) -> float:
-    """Length in s of a format, as its address and its size tell; 0 if they do not. `video`: what yt-dlp takes for it then."""
+    """Length in s of a format, as its address and its size tell; 0 if they do not. `video`: what yt-dlp takes for
+    it then."""
     told = re.search(r'[?&/]dur[=/]([\d.]+)', source.get('url') or '')
     size, rate = source.get('filesize_approx') or 0, source.get('tbr') or 0  # bytes, kbit/s
     lengths = [float(told[1])] if told else []
@@ -1449,7 +1477,8 @@ def length_of(source: Source, video: float) -> float:
 
 
 def is_original(source: Source, tracks: list[str]) -> bool:
-    """Whether its sound is the original, where YouTube names tracks; 10 and 5 are yt-dlp's numbers for original and default."""
+    """Whether its sound is the original, where YouTube names tracks; 10 and 5 are yt-dlp's numbers for original and
+    default."""
     wanted = 10 if any('original' in track.lower() for track in tracks) else 5
     if (source.get('format_id') or '').endswith('-drc') or 'descri' in (source.get('format_note') or '').lower():
         return False  # of even loudness, or for the blind
@@ -1462,7 +1491,8 @@ def is_combined(source: Source) -> bool:
 
 
 def rank(option: tuple[Source, ...], video: float, settings: Settings) -> tuple:
-    """What is whole comes first, then what ffmpeg can seek over the network; H.264 before AV1, which few pipelines decode."""
+    """What is whole comes first, then what ffmpeg can seek over the network; H.264 before AV1, which few pipelines
+    decode."""
     first, last = option[0], option[-1]
     lengths = [length_of(source, video) for source in option]
     whole = all(not length or length > video - SHORT for length in lengths)
@@ -1477,8 +1507,8 @@ def rank(option: tuple[Source, ...], video: float, settings: Settings) -> tuple:
 
 
 def originals(formats: list[Source], streams: list[dict[str, Any]]) -> list[Source]:
-    """The formats with the original sound; Refused if there are none. `formats` are yt-dlp's, best last, `streams` all that
-    YouTube names, also without an address."""
+    """The formats with the original sound; Refused if there are none. `formats` are yt-dlp's, best last, `streams`
+    all that YouTube names, also without an address."""
     tracks = [stream['audioTrack'].get('displayName') or '' for stream in streams if stream.get('audioTrack')]
     heard = [source for source in formats if source.get('acodec') != 'none']
     ours = [source for source in heard if is_original(source, tracks)]
@@ -1495,8 +1525,8 @@ def originals(formats: list[Source], streams: list[dict[str, Any]]) -> list[Sour
 
 
 def choose(settings: Settings, formats: list[Source], ours: list[Source], video: float) -> tuple[Source, ...]:
-    """What to make a clip of: one format, or picture and sound. `ours` are those with the original sound, `video` is the length
-    in s."""
+    """What to make a clip of: one format, or picture and sound. `ours` are those with the original sound, `video`
+    is the length in s."""
     heard = [source for source in formats if source.get('acodec') != 'none']
     options: list[tuple[Source, ...]] = [(source,) for source in ours]
     if output_for(settings).picture:
@@ -1539,7 +1569,8 @@ REQUESTS = {
 
 
 def input_args(settings: Settings, segment: Segment, source: Source, flags: set[str], lead: float) -> list[str]:
-    """What ffmpeg gets before an input: the seconds to read and, of the network, whom to trust and how much to ask for."""
+    """What ffmpeg gets before an input: the seconds to read and, of the network, whom to trust and how much to ask
+    for."""
     start, length = segment.start - lead, segment.end - segment.start + lead
     cut = [*(['-ss', str(start)] if start else []), '-t', str(length)]  # seeking to 0 costs Opus its first packet
     if not is_direct(source):
@@ -1597,7 +1628,8 @@ def narrow(answer: dict[str, Any], mimes: tuple[str, ...]) -> None:
 
 
 def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
-    """yt-dlp's YouTube extractor, which also chooses the formats: only YouTube's own answer names tracks without an address."""
+    """yt-dlp's YouTube extractor, which also chooses the formats: only YouTube's own answer names tracks without an
+    address."""
     mimes = () if 'format' in settings.ydl_opts else output_for(settings).mimes
 
     class YoutubeIE(stock):  # its name is the key under which yt-dlp looks for its arguments
@@ -1640,7 +1672,7 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
     options: dict[str, Any] = {
         'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True,
         'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
-        'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # we try a row again, after a pause
+        'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again
         'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
         **({'proxy': route} if route else {}), **settings.ydl_opts, 'format': lambda context: extractor.choose(context),
@@ -1677,7 +1709,8 @@ NUMBERS = {'retries', 'fragment_retries', 'file_access_retries', 'ratelimit', 't
 
 
 def try_question(settings: Settings, cheap: bool) -> None:
-    """Go through the motions of a question to YouTube without a network: what yt-dlp cannot take of the options raises."""
+    """Go through the motions of a question to YouTube without a network: what yt-dlp cannot take of the options
+    raises."""
     from yt_dlp.networking.exceptions import TransportError
     from yt_dlp.utils import DownloadError
 
@@ -1713,7 +1746,8 @@ def check_ydl_opts(settings: Settings) -> None:
 
 
 def end_at_once(*_: object) -> NoReturn:
-    """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it, where the system has groups of processes."""
+    """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it, where the system has groups of
+    processes."""
     if hasattr(os, 'killpg') and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
@@ -1739,7 +1773,8 @@ def logged_popen(log: Path) -> type:
 
 
 def shortest_track(path: Path) -> float:
-    """Duration in s of what ends first in an mp4, picture or sound, as its edit lists show them; 0 if there is not both."""
+    """Duration in s of what ends first in an mp4, picture or sound, as its edit lists show them; 0 if there is not
+    both."""
     from mutagen.mp4 import Atoms  # mutagen itself looks at the sound alone
 
     with open(path, 'rb') as file:
@@ -1784,18 +1819,12 @@ def place(settings: Settings, segment: Segment) -> Path:
     return settings.wavs / f'{settings.name.format(**fields, part=segment.index // 5000)}{segment.mark}.{settings.ext}'
 
 
-class Worker:
-    """What a process keeps from clip to clip: its settings, its scratch folder and its YoutubeDLs, two for each route."""
+class Asker:
+    """What a process asks YouTube with: its YoutubeDLs, two for each route, and their copies of the cookies."""
 
-    def __init__(self, settings: Settings, folder: Path, http_flags: set[str]) -> None:
-        from yt_dlp.downloader import external
-
-        self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
-        self.scratch = Path(tempfile.mkdtemp(dir=folder))  # for the owner's eyes only
-        self.log = self.scratch / 'ffmpeg.log'
-        self.log.touch()
-        external.Popen = logged_popen(self.log)
-        self.listener, self.ydls, self.copies = Listener(), {}, []
+    def __init__(self, settings: Settings, scratch: Path) -> None:
+        self.settings, self.scratch = settings, scratch
+        self.listener, self.ydls, self.copies = Listener(), dict[tuple[str, bool], Any](), list[Path]()
         self.task, self.doubted = (
             Task(Segment('', 0, 0, (), '')),
             None,
@@ -1858,8 +1887,8 @@ class Worker:
         return info
 
     def ask_twice(self, segment: Segment) -> tuple[dict[str, Any], bool]:
-        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought it. A worker
-        that is throttled does not ask a second time: that would only cost more refusals."""
+        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought
+        it. A worker that is throttled does not ask a second time: that would only cost more refusals."""
         cheap = self.task.cheap and self.may_be_cheap
         if cheap:
             try:
@@ -1870,6 +1899,20 @@ class Worker:
                 self.doubted = refused
         info, self.doubted = self.ask(segment, cheap=False), None
         return info, cheap
+
+
+class Worker:
+    """What a process keeps from clip to clip: its settings, its scratch folder and what it asks YouTube with."""
+
+    def __init__(self, settings: Settings, folder: Path, http_flags: set[str]) -> None:
+        from yt_dlp.downloader import external
+
+        self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
+        self.scratch = Path(tempfile.mkdtemp(dir=folder))  # for the owner's eyes only
+        self.log = self.scratch / 'ffmpeg.log'
+        self.log.touch()
+        external.Popen = logged_popen(self.log)
+        self.asker = Asker(settings, self.scratch)
 
     def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
         """Make the final file of the wanted seconds; returns its duration (s). A video ends where its sound ends."""
@@ -1903,7 +1946,8 @@ class Worker:
         raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
 
     def download_whole(self, info: dict[str, Any], source: Source) -> Source:
-        """Have yt-dlp download what ffmpeg cannot seek over the network, and index it for the cut; within `most` bytes."""
+        """Have yt-dlp download what ffmpeg cannot seek over the network, and index it for the cut; within `most`
+        bytes."""
         from yt_dlp.downloader import get_suitable_downloader
         from yt_dlp.utils import DownloadError
 
@@ -1914,7 +1958,7 @@ class Worker:
             if (progress.get('downloaded_bytes') or 0) > most:
                 raise Refused(f'download: more than {most / 1e6:.0f} MB for a video that only comes whole')
 
-        ydl = self.ydl(self.may_be_cheap)
+        ydl = self.asker.ydl(self.asker.may_be_cheap)
         ydl.params.pop('external_downloader_args', None)  # of the clip before
         downloader = get_suitable_downloader(source, ydl.params)(ydl, ydl.params)
         downloader.add_progress_hook(watch)
@@ -1928,7 +1972,8 @@ class Worker:
         return {**source, 'url': str(indexed), 'protocol': 'file', 'manifest_stream_number': 0}
 
     def pad(self, made: Path, segment: Segment, duration: float) -> dict[str, float]:
-        """Lengthen a short clip with silence, in a process of its own, for only now its length is known; what the record says."""
+        """Lengthen a short clip with silence, in a process of its own, for only now its length is known; what the
+        record says."""
         length, exact = segment.nominal, self.settings.ext in ('wav', 'flac')
         if not self.settings.pad:
             return {}
@@ -1958,7 +2003,7 @@ class Worker:
         lead, settings = lead_in(self.settings, segment, sources), self.settings
         inputs = [input_args(settings, segment, source, flags, lead) for source in sources]
         outputs = output_args(settings, segment, sources[-1].get('acodec') or '', lead)
-        ydl = self.ydl(self.may_be_cheap)
+        ydl = self.asker.ydl(self.asker.may_be_cheap)
         given = {f'ffmpeg_i{n}': args for n, args in enumerate(inputs, 1)}
         ydl.params['external_downloader_args'] = {**given, 'ffmpeg_o': outputs}
         asked = {**info, 'requested_formats': sources} if len(sources) > 1 else {**info, **sources[0]}
@@ -1973,14 +2018,14 @@ class Worker:
 
     def fetch(self, task: Task) -> Result:
         """One clip, from the question to where it waits for its place in wavs/."""
-        self.begin(task)
+        self.asker.begin(task)
         segment, path = task.segment, place(self.settings, task.segment)
         there = self.there(segment, path) if task.keep else 0.0
         if there and not self.settings.pad:  # how much of it is silence nobody knows
             return self.done(path, path, {'title': '', 'format_id': ''}, there)
         made = self.scratch / path.name
         try:
-            info, cheap_failed = self.ask_twice(segment)
+            info, cheap_failed = self.asker.ask_twice(segment)
             duration = self.cut(info, segment, made)
             padded = self.pad(made, segment, duration)
             ready = bring(made, self.settings.parts) if task.keep else made
@@ -2012,7 +2057,11 @@ class Worker:
             'sha256': hashlib.sha256(made.read_bytes()).hexdigest(),
         }
         return Result(
-            self.task.segment, DONE, DONE, record=record, made='' if made == path or not self.task.keep else str(made)
+            self.asker.task.segment,
+            DONE,
+            DONE,
+            record=record,
+            made='' if made == path or not self.asker.task.keep else str(made),
         )
 
 
@@ -2020,7 +2069,8 @@ worker: Worker | None = None  # of this process, once the pool has opened it
 
 
 def open_worker(*given: Any) -> None:
-    """The beginning of a worker process, a group of its own with its ffmpegs. The parent alone decides about a Ctrl-C."""
+    """The beginning of a worker process, a group of its own with its ffmpegs. The parent alone decides about a
+    Ctrl-C."""
     global worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, 'setpgid'):
@@ -2044,7 +2094,7 @@ def fetch(task: Task) -> Result:
         words = hide(f'{type(error).__name__}: {error}\n{traceback.format_exc()}')
         no = Refused('')
         no.reason, no.verdict, no.words = 'unexpected', FAILED, words
-    doubted = worker.doubted
+    doubted = worker.asker.doubted
     shown = (
         no.reason == 'no format' and doubted and doubted.reason in ('unavailable', 'drm')
     )  # it is there, if without addresses
@@ -2280,11 +2330,6 @@ class Backlog:
         rows = (row.nowhere for *_, row in self.waiting)
         return next((n for n, nowhere in enumerate(rows) if route not in nowhere or nowhere >= set(self.routes)), None)
 
-    def due(self, route: str) -> float:
-        """When a row that has waited may start; inf: there is none."""
-        n = self.find(route)
-        return math.inf if n is None else self.waiting[n][0]
-
     def old(self, route: str, now: float = math.inf) -> Segment | None:
         n = self.find(route)
         return self.waiting.pop(n)[2] if n is not None and self.waiting[n][0] <= now else None
@@ -2444,14 +2489,6 @@ class Pace:
         for route in self.routes.values():
             route.until = min(route.until, now)
 
-    def wake(self, now: float) -> float:
-        """When something may start next, as far as that is a matter of time; inf: not before a result."""
-        times = [math.inf]
-        for route in self.routes.values():
-            at_once = self.backlog.ahead or route.why or (route.held and not route.flying)
-            times.append(max(now, route.due(), 0 if at_once else self.backlog.due(route.name)))
-        return min(times)
-
 
 def weather(pace: Pace, now: float) -> str:
     """What holds the run up, and until when; empty if nothing does."""
@@ -2599,7 +2636,8 @@ class Pool:
 
 
 def connect() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one of this machine alone."""
+    """Ray, connected to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one of this
+    machine alone."""
     import socket
 
     import ray
@@ -2688,7 +2726,8 @@ class Node:
 
 
 class Cluster:
-    """The nodes of a Ray cluster. Each is a route, or as many as there are proxies; the tasks of one that is lost go back."""
+    """The nodes of a Ray cluster. Each is a route, or as many as there are proxies; the tasks of one that is lost
+    go back."""
 
     LOOK, ENOUGH = 5, 4  # s between looks for nodes; failures in a row
 
@@ -2747,7 +2786,8 @@ class Cluster:
         return None
 
     def lose(self, node: Node, why: object, pace: Pace) -> None:
-        """A node is gone, or cannot go on. It is tried again after growing pauses, unless the whole cluster never brought a clip."""
+        """A node is gone, or cannot go on. It is tried again after growing pauses, unless the whole cluster never
+        brought a clip."""
         words = textwrap.shorten(str(why).strip().rpartition('\n')[2], 120)
         say(f'{node.name}: lost ({words}), {len(node.tasks)} rows come back')
         node.failures = node.failures + 1 if self.worked or 'creation task' not in str(why) else self.ENOUGH
@@ -2846,7 +2886,8 @@ PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'
 
 
 class Progress:
-    """A bar over all rows of the run on a terminal, a plain line now and then elsewhere; counts by status and reason."""
+    """A bar over all rows of the run on a terminal, a plain line now and then elsewhere; counts by status and
+    reason."""
 
     EVERY = 10  # s between plain lines
 
@@ -2859,7 +2900,8 @@ class Progress:
         self.bar = tqdm(total=self.total, unit='clip', **shape)
 
     def look(self) -> None:
-        """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this run."""
+        """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this
+        run."""
         self.counted, self.counts = True, tally(self.job.counts())
         self.total = self.counts.total()
         self.before = Counter({key: n for key, n in (self.counts - self.results).items() if key[0] in (DONE, GONE)})
@@ -3046,59 +3088,55 @@ def check_name(name: str, splits: list[str]) -> None:
     )
 
 
+def check_numbers(s: Settings) -> None:
+    """Refuse values that cannot work."""
+    rates = RATES.get(s.ext, range(1, 384_001))
+    require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
+    require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
+    require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
+    above = 'num_processes per_label max_height timeout clip_timeout pause longest_pause per_hour'
+    for name in above.split():
+        value = getattr(s, name)
+        require(value is None or 0 < value < math.inf, f'{name} = {value}: use a number above 0')
+    for name in ('retries', 'retry_pause', 'give_up_after'):
+        require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
+    share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
+    count = int(share[2]) if share else 8
+    require(share and int(share[1]) < count, f'shard = {s.shard!r}: use 0/{count} to {count - 1}/{count}')
+    s.shard = f'{int(share[1])}/{count}'  # so that 03/8 is 3/8
+
+
 def check_settings(s: Settings) -> None:
     """Refuse values and combinations that cannot work."""
-    rates = RATES.get(s.ext, range(1, 384_001))
     reasons = {reason for reason, verdict, *_ in VERDICTS if verdict == GONE}
-    require(s.ext in ENCODE, f'ext = {s.ext!r}: use one of {", ".join(ENCODE)}')
+    for name, choices in CHOICES.items():
+        shown = ', '.join(filter(None, choices))
+        require(getattr(s, name) in choices, f'{name} = {getattr(s, name)!r}: use one of {shown}')
     require(s.splits, 'splits is empty: name at least one list')
     for split in s.splits:
         require(re.fullmatch(r'\w[\w.-]*', str(split)), f'splits: {split!r} is no name (put spaces between names)')
         require(Path(split).suffix not in ('.csv', '.tsv'), f'splits: name {split!r} without its extension')
-    require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
-    require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
-    require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
-    for name in (
-        'num_processes',
-        'per_label',
-        'max_height',
-        'timeout',
-        'clip_timeout',
-        'pause',
-        'longest_pause',
-        'per_hour',
-    ):
-        require(
-            getattr(s, name) is None or 0 < getattr(s, name) < math.inf,
-            f'{name} = {getattr(s, name)}: use a number above 0',
-        )
-    for name in ('retries', 'retry_pause', 'give_up_after'):
-        require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
+    require(len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: one is named twice')
+    check_numbers(s)
     require(s.ext != 'mp4' or not s.pad, 'pad is for audio, not for mp4')
     require(s.ext == 'mp4' or not s.exact_frames, f'exact_frames is for mp4, not for {s.ext}')
     require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     modes = {'verify': s.verify, 'merge': s.merge, 'dry_run': s.dry_run, 'report': s.report is not None}
     require(sum(modes.values()) < 2, f'{" and ".join(mode for mode, on in modes.items() if on)}: one at a time')
-    require(
-        not s.report or Path(s.report).absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder'
-    )
-    require(len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: one is named twice')
-    share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
-    count = int(share[2]) if share else 8
-    require(share and int(share[1]) < count, f'shard = {s.shard!r}: use 0/{count} to {count - 1}/{count}')
-    s.shard = f'{int(share[1])}/{count}'  # so that 03/8 is 3/8
-    require(s.engine in ('multiprocessing', 'ray'), f'engine = {s.engine!r}: use multiprocessing or ray')
-    require(
-        s.engine != 'ray' or importlib.util.find_spec('ray'), "engine = 'ray': Ray is not installed; pip install ray"
-    )
+    folder = Path(s.report or '.').absolute().parent
+    require(not s.report or folder.is_dir(), f'report = {s.report!r}: there is no such folder')
+    installed = s.engine != 'ray' or importlib.util.find_spec('ray')
+    require(installed, "engine = 'ray': Ray is not installed; pip install ray")
     check_name(s.name, s.splits)
 
 
 def read_proxy(proxy: str) -> tuple[str, str]:
-    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; UsageError for one that they cannot use."""
+    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; UsageError for one that they
+    cannot use."""
     at = urllib.parse.urlsplit(proxy if '://' in proxy else f'http://{proxy}')
-    wrong = f'proxy {proxy.rpartition("@")[2]}: use http://host:port or http://user:password@host:port, special characters as %40'
+    host = proxy.rpartition('@')[2]
+    wrong = f'proxy {host}: use http://host:port or http://user:password@host:port, special characters as %40'
     require(
         not at.scheme.startswith('socks') and at.scheme != 'https',
         f'{wrong}; ffmpeg knows neither SOCKS nor https proxies',
@@ -3110,7 +3148,8 @@ def read_proxy(proxy: str) -> tuple[str, str]:
 
 
 def open_routes(settings: Settings) -> None:
-    """Add to the settings how YouTube may be reached, name -> proxy; media must come by the same address that asked for them."""
+    """Add to the settings how YouTube may be reached, name -> proxy; media must come by the same address that asked
+    for them."""
     if (bundle := os.environ.get('SSL_CERT_FILE')) and not os.path.isfile(bundle):
         raise UsageError(f'SSL_CERT_FILE = {bundle}: no such file')
     around = urllib.request.getproxies() if 'direct' in (settings.proxies or ['direct']) else {}
@@ -3144,7 +3183,8 @@ def open_root(settings: Settings) -> None:
 
 
 def read_cookies(path: Path, wanted: bool) -> str:
-    """The cookies of a Netscape file as yt-dlp takes them, '' if there are none; UsageError for a file of another kind."""
+    """The cookies of a Netscape file as yt-dlp takes them, '' if there are none; UsageError for a file of another
+    kind."""
     require(not path.exists() or path.is_file(), f'{path}: not a file')
     require(path.exists() or not wanted, f'{path}: no such file')
     text = path.read_text(encoding='utf-8-sig', errors='replace') if path.exists() else ''
@@ -3220,7 +3260,8 @@ def announce(settings: Settings, bar: Progress) -> None:
     need, free = left * clip_size(settings), shutil.disk_usage(settings.wavs).free
     if free < need:
         say(
-            f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: the run stops before the disk is full'
+            f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: '
+            'the run stops before the disk is full'
         )
 
 
@@ -3417,7 +3458,8 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
     if table and table[0].gone:
         say(f'\n{show_coverage(table, 10)}\n')
     if stop:
-        left = f'{rows_left(counts)} rows are left, which need about {rows_left(counts) * clip_size(settings) / 1e9:.2f} GB'
+        size = rows_left(counts) * clip_size(settings) / 1e9
+        left = f'{rows_left(counts)} rows are left, which need about {size:.2f} GB'
         print(f'stopped: {stop}; {left}; run the same command again', file=sys.stderr)
     return rows_left(counts)
 
@@ -3469,7 +3511,8 @@ def interrupted(ledger: Ledger) -> str:
 
 
 def open_streams() -> None:
-    """Have somewhere to speak to, even where the shell has closed it; no title ends the run where it cannot be shown."""
+    """Have somewhere to speak to, even where the shell has closed it; no title ends the run where it cannot be
+    shown."""
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name) or open(os.devnull, 'w')  # noqa: SIM115  # for the whole run
         stream.reconfigure(errors='replace')

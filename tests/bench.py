@@ -2,10 +2,12 @@
 
     python tests/bench.py                               # about ten minutes
     python tests/bench.py --scale                       # lists of up to two million rows instead
+    python tests/bench.py --pace                        # simulated days, on a simulated clock, instead
     python tests/bench.py --ways floor download.py --rows 200 --processes 12
 
 download.py and the floor use the ffmpeg that pip brought; the other two use the system's, where there is one, as their
-users do. The stand-in runs on the same cores, so clips per second understate the faster ways; CPU seconds do not count it.
+users do. The stand-in runs on the same cores, so clips per second understate the faster ways; CPU seconds do not count
+it.
 """
 
 import argparse
@@ -67,7 +69,7 @@ def command_line(rows: list[Row], root: pathlib.Path, processes: int) -> None:
 
 
 def floor(rows: list[Row], root: pathlib.Path, processes: int) -> None:
-    """(c) The least that anything of this shape does: a player POST on a kept-alive connection and one ffmpeg per row."""
+    """(c) The least that anything of this shape does: a player POST on a kept-alive connection, one ffmpeg per row."""
     proxy = urllib.parse.urlsplit(os.environ['https_proxy'])
     trust = ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE'])
     flags = ['-tls_verify', '1', '-ca_file', os.environ['SSL_CERT_FILE'], '-multiple_requests', '1']
@@ -192,12 +194,17 @@ def main() -> int:
     parser.add_argument(
         '--scale', action='store_true', help='what lists of up to two million rows cost the main process'
     )
+    parser.add_argument('--pace', action='store_true', help='what the pace gets of simulated YouTubes; see simulate.py')
     args = parser.parse_args()
+    sys.path.insert(0, str(HERE.parent))
     if args.scale:
-        sys.path.insert(0, str(HERE.parent))
         import scale
 
         return scale.main()
+    if args.pace:
+        import simulate
+
+        return simulate.main()
     adopt_orphans()
     youtube.make(youtube.Video().seconds)
     with tempfile.TemporaryDirectory() as folder:  # stands in where the system has no ffmpeg

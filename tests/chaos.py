@@ -3,9 +3,9 @@
     python tests/chaos.py                            # two minutes of it
     python tests/chaos.py --rows 2000 --seconds 3600 --seed 7
 
-One root is filled without a fault. Another one is filled through three proxies while each of them in turn refuses, limits,
-breaks or dies, workers and whole runs are killed, the disk fills up and the ledger is lost. Then the weather clears, the
-same command runs once more, and both roots are compared: clip by clip, record by record.
+One root is filled without a fault. Another one is filled through three proxies while each of them in turn refuses,
+limits, breaks or dies, workers and whole runs are killed, the disk fills up and the ledger is lost. Then the weather
+clears, the same command runs once more, and both roots are compared: clip by clip, record by record.
 """
 
 import argparse
@@ -142,7 +142,7 @@ class Demon:
 
 
 def state(program: Program) -> dict[str, dict[str, object]]:
-    """What a user has in the end: the records without what may differ, the clips' content, the reasons of what is gone."""
+    """What a user has in the end: the records without what may differ, the clips' content, why the others are gone."""
     records = {key: {**record, 'duration': round(record['duration'], 1)} for key, record in program.metadata.items()}
     clips = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in program.clips()}
     gone = {key: reason for key, (status, reason) in program.reasons.items() if status == 'gone'}

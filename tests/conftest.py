@@ -34,6 +34,16 @@ LOGIN = ['LOGIN_INFO', 'SAPISID', '__Secure-1PSAPISID', '__Secure-3PSAPISID']
 QUICK = ['--retry-pause', '0.05', '--timeout', '3', '--pause', '0.2', '--longest-pause', '0.5']
 
 
+def hear_signals() -> None:
+    """Have the programs that we start end by a Ctrl-C though we ignore it, as with nohup or `&` in a script.
+
+    They inherit what is ignored, but not what is handled; preexec_fn could hang, for the stand-in has threads.
+    """
+    for name in {'SIGINT', 'SIGTERM', 'SIGHUP'} & set(dir(signal)):
+        if signal.getsignal(getattr(signal, name)) == signal.SIG_IGN:
+            signal.signal(getattr(signal, name), lambda *_: None)
+
+
 class Program:
     """download.py over one root, against the stand-in, as a subprocess."""
 
@@ -55,6 +65,7 @@ class Program:
 
     def start(self, *flags: str, **popen: object) -> subprocess.Popen:
         command = [sys.executable, str(self.script), '--root', str(self.root), '--splits', 'eval', *QUICK, *flags]
+        hear_signals()
         pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
         return subprocess.Popen(command, env=self.env, start_new_session=True, **{**pipes, **popen})
 

@@ -1,7 +1,9 @@
-"""What most scripts for this data set do, for the benchmark to compare with: python tests/plain_recipe.py FOLDER < rows.json
+"""What most scripts for this data set do, for the benchmark to compare with.
 
-A fresh YoutubeDL per row in a Pool of two processes per core, -ss and -to after the input, FFmpegExtractAudio at the end,
-which encodes anew, for the best audio is Opus and m4a is wanted.
+    python tests/plain_recipe.py FOLDER < rows.json
+
+A fresh YoutubeDL per row in a Pool of two processes per core, -ss and -to after the input, FFmpegExtractAudio at the
+end, which encodes anew, for the best audio is Opus and m4a is wanted.
 """
 
 import json

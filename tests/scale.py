@@ -1,4 +1,4 @@
-"""What a run over a whole split costs its main process: python tests/bench.py --scale (Linux; ten minutes, 3 GB of disk)."""
+"""What a run over a whole split costs its main process (Linux; ten minutes, 3 GB of disk): bench.py --scale."""
 
 import os
 import pathlib
@@ -11,6 +11,7 @@ import time
 
 import download
 import youtube
+from conftest import hear_signals
 
 SCRIPT = pathlib.Path(download.__file__)
 SPLIT = 'unbalanced_train'
@@ -64,6 +65,7 @@ class Run:
         self.started, self.first, self.peak, self.cpu = time.monotonic(), 0.0, 0.0, 0.0  # s, s, MB, s
         self.used: dict[int, float] = {}  # cpu at so many requests
         said = root / 'said'
+        hear_signals()
         with open(said, 'w') as out:
             command = [sys.executable, str(SCRIPT), '--root', str(root), *flags]
             process = subprocess.Popen(command, env={**os.environ, **site.env}, stdout=out, stderr=out)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import random
 import sys
 from collections import deque
 from types import SimpleNamespace
 
+import download
 from download import DONE, GONE, HOUR, THROTTLED, Pace, Result, Segment, Task
 
 DAY = 24 * HOUR
@@ -65,6 +67,17 @@ class Windows:
         return True
 
 
+def wake(pace: Pace, now: float) -> float:
+    """When something may start next (s), as far as that is a matter of time; inf: not before a result."""
+    times = [math.inf]
+    for route in pace.routes.values():
+        n = pace.backlog.find(route.name)
+        at_once = pace.backlog.ahead or route.why or (route.held and not route.flying)
+        waits = 0 if at_once else math.inf if n is None else pace.backlog.waiting[n][0]
+        times.append(max(now, route.due(), waits))
+    return min(times)
+
+
 def answer(youtube: YouTube | Windows, task: Task, now: float) -> tuple[Result, float]:
     """What comes of a task, and after how many s."""
     if not youtube.ask(now):
@@ -82,8 +95,8 @@ def run(pace: Pace, youtube: YouTube | Windows, until: float, places: int = 8) -
         while len(flying) < places and (task := pace.next(now)):
             result, lasts = answer(youtube, task, now)
             heapq.heappush(flying, (now + lasts, next(order), task, result))
-        wake = pace.wake(now) if len(flying) < places else until
-        now = max(now + 0.01, min(wake, flying[0][0] if flying else until))
+        due = wake(pace, now) if len(flying) < places else until
+        now = max(now + 0.01, min(due, flying[0][0] if flying else until))
         while flying and flying[0][0] <= now:
             _, _, task, result = heapq.heappop(flying)
             pace.see(task, result, now)
@@ -119,8 +132,9 @@ KINDS = {
 }
 
 
-def main(seed: int = 0) -> None:
+def main(seed: int = 0) -> int:
     random.seed(seed)
+    download.say = lambda message: None
     print('| YouTube | rows an hour | got | refused | got by bursts | refused |\n|---|---|---|---|---|---|')
     for name, kind in KINDS.items():
         for limit in (300, 1000, 4000):
@@ -130,7 +144,8 @@ def main(seed: int = 0) -> None:
     for places in (8, 32):
         refused, ended = windows(places)
         print(f'\n150 rows, windows of 5 s, {places} places: {refused} requests into closed windows, {ended:.0f} s')
+    return 0
 
 
 if __name__ == '__main__':
-    main(*map(int, sys.argv[1:]))
+    raise SystemExit(main(*map(int, sys.argv[1:])))

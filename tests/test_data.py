@@ -97,7 +97,7 @@ def test_an_unknown_preset(program: Program) -> None:
     assert "preset = 'pans': use one of panns, ast" in program.run('--preset', 'pans', status=2).stderr
 
 
-# ------------------------------------------------------------------------------------------------------------- loading
+# ------------------------------------------------------------------------------------------------------------ loading
 
 
 @pytest.mark.skipif(
@@ -189,7 +189,7 @@ def test_lists_meet_in_one_listing(program: Program) -> None:
     assert any(record.get('captions') for record in records)
 
 
-# ----------------------------------------------------------------------------------------------------- before and after
+# --------------------------------------------------------------------------------------------------- before and after
 
 
 def mixed(program: Program) -> None:

@@ -34,7 +34,7 @@ def csvs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     return made
 
 
-# ------------------------------------------------------------------------------------------------------ what is no ledger
+# -------------------------------------------------------------------------------------------------- what is no ledger
 
 
 def foreign(path: pathlib.Path) -> None:
@@ -110,14 +110,14 @@ def test_a_ledger_that_cannot_be_written(program: Program) -> None:
     assert program.site.counts['player'] == 1
 
 
-# ------------------------------------------------------------------------------------------------- crashes, power, the disk
+# ------------------------------------------------------------------------------------------- crashes, power, the disk
 
 
 @pytest.fixture(scope='module', params=['0/1', '0/2'], ids=['WAL', "a shard's journal"])
 def interrupted(
     request: pytest.FixtureRequest, csvs: pathlib.Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[pathlib.Path, list[int]]]:
-    """A ledger in the middle of a run, as it is on the disk, and which clips were settled in which order; then uncommitted."""
+    """A ledger in the middle of a run, as it is on the disk, and the clips in the order in which they were settled."""
     folder = tmp_path_factory.mktemp('running')
     with opened(csvs, ledger=folder / 'm4a.sqlite3', shard=request.param) as job:
         job.reader.finish()
@@ -173,7 +173,7 @@ def test_what_a_killed_run_left_can_be_read_at_once(csvs: pathlib.Path, tmp_path
         assert job.db.execute("SELECT count(*), count(message) FROM clip WHERE status = 'done'").fetchone() == (20, 0)
 
 
-# --------------------------------------------------------------------------------------------- readers, locks, other disks
+# ---------------------------------------------------------------------------------------- readers, locks, other disks
 
 
 @SHARDS
@@ -236,7 +236,7 @@ def test_a_file_system_without_shared_memory(
         assert len(job.find("c.status = 'done'")) == 1
 
 
-# ---------------------------------------------------------------------------------------------------- one ledger of many
+# ------------------------------------------------------------------------------------------------- one ledger of many
 
 
 def test_what_is_gone_is_known_everywhere_and_what_is_done_among_shards(

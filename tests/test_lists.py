@@ -53,7 +53,7 @@ def segments(folder: pathlib.Path, name: str, text: str) -> list[download.Segmen
         return list(job.rows())
 
 
-# ------------------------------------------------------------------------------------------------------------ forms
+# -------------------------------------------------------------------------------------------------------------- forms
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, rows:
     assert len({segment.id for segment in found}) == len(found)
 
 
-# ---------------------------------------------------------------------------------------------------- records, sharing
+# --------------------------------------------------------------------------------------------------- records, sharing
 
 
 def test_all_captions_of_a_clip_and_a_clip_for_each_start(program: Program) -> None:
@@ -336,7 +336,7 @@ def test_weak_and_strong_labels_share_clips_in_whatever_order(program: Program, 
     assert len(program.settled) == lines
 
 
-# --------------------------------------------------------------------------------------------------- choosing by class
+# -------------------------------------------------------------------------------------------------- choosing by class
 
 ROWS = [
     f'{n:011}, 30.000, 40.000, "{tags}"'

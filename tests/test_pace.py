@@ -57,8 +57,8 @@ class Sky:
         """Let time pass until something starts; returns how many s that took."""
         began = self.now
         while not self.fill():
-            assert self.pace.wake(self.now) < began + 10_000, 'no row ever tries again'
-            self.now = max(self.now + 0.01, self.pace.wake(self.now))
+            assert simulate.wake(self.pace, self.now) < began + 10_000, 'no row ever tries again'
+            self.now = max(self.now + 0.01, simulate.wake(self.pace, self.now))
         return self.now - began
 
     @property
@@ -78,7 +78,8 @@ class Sky:
                 natural, met = nature(task.segment.ytid), weather and weather(self.now, task.route)
                 spared = met and met[1].startswith('media') and natural[0] in (GONE, LATER)  # that needs no media
                 self.land(*(natural if spared or not met else met), task=task)
-            wake = self.pace.wake(self.now) if len(self.flying) < self.pace.settings.num_processes else math.inf
+            full = len(self.flying) == self.pace.settings.num_processes
+            wake = math.inf if full else simulate.wake(self.pace, self.now)
             until = min([*due.values(), wake])
             assert until < math.inf or self.pace.over, 'nothing will ever start'
             self.now = max(self.now + 0.1, min(until, self.now + 100))
@@ -91,7 +92,7 @@ def everything_works(_: str) -> tuple[str, str]:
     return CLIP
 
 
-# ------------------------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------------------------- refusals
 def test_it_starts_without_a_pause() -> None:
     assert len(Sky(100, num_processes=32).fill()) == 32
 
@@ -287,7 +288,7 @@ def test_closed_windows_see_few_requests(places: int) -> None:
     assert ended < 300
 
 
-# --------------------------------------------------------------------------------------------------------------- doubt
+# -------------------------------------------------------------------------------------------------------------- doubt
 def test_the_network_is_down_when_every_row_in_flight_fails() -> None:
     sky = Sky(100, num_processes=4)
     tried = {task.segment.ytid for task in sky.fill()}
@@ -383,7 +384,7 @@ def test_it_does_not_give_up_while_a_route_is_open_nor_unasked() -> None:
     assert sky.became() == {CLIP: 20}
 
 
-# ------------------------------------------------------------------------------------------------------------- controls
+# ----------------------------------------------------------------------------------------------------------- controls
 def test_rows_that_failed_before_do_not_keep_a_rerun_from_the_others() -> None:
     sky = Sky(200, num_processes=4, known=1)
     sky.run(lambda id_: (FAILED, 'other') if id_ < name(60) else CLIP)
@@ -429,7 +430,7 @@ def test_every_way_of_asking_has_its_pace(met: tuple[str, str]) -> None:
     assert len(sky.asked) < 40
 
 
-# ----------------------------------------------------------------------------------------------------- gone needs proof
+# --------------------------------------------------------------------------------------------------- gone needs proof
 @pytest.mark.parametrize('reason', ['unavailable', 'drm'])
 @pytest.mark.parametrize('known', [0, 3])
 def test_an_answer_to_everything_is_not_written(reason: str, known: int) -> None:
@@ -516,7 +517,7 @@ def test_a_dead_route_does_not_keep_the_rows_of_another_country_for_ever() -> No
     assert sky.became() == {CLIP: 35, (FAILED, 'country'): 5}
 
 
-# ------------------------------------------------------------------------------------------------------------ the rest
+# ----------------------------------------------------------------------------------------------------------- the rest
 def test_every_route_has_its_turn() -> None:
     sky = Sky(200, num_processes=4, routes=tuple('abcdefghij'))
     used = Counter()

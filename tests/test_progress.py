@@ -60,7 +60,8 @@ def test_a_file_gets_plain_lines(program: Program) -> None:
     program.offer(*stand_in.rows(30))
     program.site.latency = 0.05
     code = (
-        f'import sys; sys.path.insert(0, {str(program.script.parent)!r}); import download; download.Progress.EVERY = 0.2; '
+        f'import sys; sys.path.insert(0, {str(program.script.parent)!r}); import download\n'
+        'download.Progress.EVERY = 0.2\n'
         f'sys.exit(download.main(["--root", {str(program.root)!r}, "--splits", "eval", "--num-processes", "2"]))'
     )
     ran = subprocess.run([sys.executable, '-c', code], env=program.env, capture_output=True, text=True, timeout=60)

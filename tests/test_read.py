@@ -134,7 +134,7 @@ def test_numbers_that_no_ledger_holds_cost_their_row_only(tmp_path: pathlib.Path
     assert len(complaints) == 2
 
 
-# -------------------------------------------------------------------------------------------------- read once, and anew
+# ------------------------------------------------------------------------------------------------ read once, and anew
 
 
 def rows_of(job: download.Job) -> list[tuple]:

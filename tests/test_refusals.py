@@ -9,9 +9,10 @@ from download import judge
 from youtube import Video
 
 GOOD, BAD = 'ggggggggggg', 'bbbbbbbbbbb'
-
-
-NETWORK = 'This video is restricted. Please check the Google Workspace administrator and/or the network administrator restrictions'
+NETWORK = (
+    'This video is restricted. '
+    'Please check the Google Workspace administrator and/or the network administrator restrictions'
+)
 
 
 def two_rows(program: Program, **video: object) -> None:

@@ -90,7 +90,7 @@ def test_an_untrusted_certificate_is_refused(program: Program) -> None:
 
 
 def test_ffmpeg_verifies_certificates_too(program: Program) -> None:
-    """yt-dlp is told not to look, so the clip reaches ffmpeg, which trusts certifi's authorities and not the stand-in's."""
+    """yt-dlp is told not to look, so the clip reaches ffmpeg, which trusts certifi's authorities, not our own."""
     program.offer(ROW)
     program.run('--limit', '1')
     program.lose_ledgers()

@@ -163,7 +163,7 @@ def test_a_budget_of_ones_own(program: Program, watch: type[Watched]) -> None:
     assert len(program.metadata) == 6
 
 
-# ---------------------------------------------------------------------------------------------------------------- routes
+# ------------------------------------------------------------------------------------------------------------- routes
 
 
 def test_three_proxies_of_which_one_dies(program: Program, watch: type[Watched]) -> None:
@@ -255,11 +255,16 @@ def test_proxies_that_cannot_be_used(program: Program, proxy: str, said: str) ->
     assert SECRET not in err
 
 
-# ------------------------------------------------------------------------------------------------- plugins and cookies
+# ------------------------------------------------------------------------------------------------ plugins and cookies
 
 PLUGIN = """
-from yt_dlp.extractor.youtube.pot.provider import PoTokenProvider, PoTokenResponse, register_preference, register_provider
-from yt_dlp.extractor.youtube.pot.provider import PoTokenContext
+from yt_dlp.extractor.youtube.pot.provider import (
+    PoTokenContext,
+    PoTokenProvider,
+    PoTokenResponse,
+    register_preference,
+    register_provider,
+)
 
 @register_provider
 class StandInPTP(PoTokenProvider):
@@ -317,7 +322,7 @@ def test_cookies_that_come_as_the_remedy_are_taken_at_once(program: Program, wat
     assert len(program.metadata) == 8
 
 
-# ------------------------------------------------------------------------------------------------------------ the machine
+# -------------------------------------------------------------------------------------------------------- the machine
 
 
 @linux
@@ -494,7 +499,7 @@ def test_a_laptop_that_sleeps_and_wakes_without_a_network(program: Program, watc
     assert len(program.metadata) == len(program.settled) == 40
 
 
-# -------------------------------------------------------------------------------------------------------------- the proof
+# ---------------------------------------------------------------------------------------------------------- the proof
 
 
 @linux

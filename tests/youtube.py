@@ -4,8 +4,9 @@
     python tests/youtube.py --rows 500 --faults 0.2 --weather bot
     python tests/youtube.py --shape 'hls dubbed' --share 0.5
 
-It answers for www.youtube.com (`/watch`, `/youtubei/v1/player`), googlevideo.com (Range requests, HLS, DASH) and the bucket
-with the CSVs, misbehaves per video as a test asks, and counts what it was asked. Nothing is sent beyond loopback.
+It answers for www.youtube.com (`/watch`, `/youtubei/v1/player`), googlevideo.com (Range requests, HLS, DASH) and the
+bucket with the CSVs, misbehaves per video as a test asks, and counts what it was asked. Nothing is sent beyond
+loopback.
 """
 
 import argparse
@@ -41,7 +42,7 @@ from typing import Any
 import imageio_ffmpeg
 import trustme
 
-# ---------------------------------------------------------------------------------------------------------------- media
+# -------------------------------------------------------------------------------------------------------------- media
 
 CACHE = pathlib.Path(tempfile.gettempdir()) / 'audioset-stand-in'
 SIZES = dict.fromkeys(('134', '18', '230', '93'), (640, 360)) | {
@@ -171,7 +172,7 @@ def index(file: bytes) -> tuple[int, int, list[tuple[int, int]]]:
     return scale, box + size + first, [(length & 0x7FFFFFFF, duration) for length, duration in parts]
 
 
-# ---------------------------------------------------------------------------------------------------------- what it says
+# ------------------------------------------------------------------------------------------------------- what it says
 
 SAYS = {  # fault -> playabilityStatus: status, reason, subreason
     'private': ('LOGIN_REQUIRED', 'Private video', "Sign in if you've been granted access to this video"),
@@ -199,13 +200,14 @@ SAYS = {  # fault -> playabilityStatus: status, reason, subreason
 }
 FORMATS = [  # itag, mime, codecs, bit/s, height
     *((i, 'video/mp4', 'avc1.4d401e', b, h) for i, b, h in [
-        ('137', 4_300_000, 1080), ('136', 1_500_000, 720), ('135', 750_000, 480), ('134', 400_000, 360), ('133', 240_000, 240),
-        ('160', 110_000, 144)]),
+        ('137', 4_300_000, 1080), ('136', 1_500_000, 720), ('135', 750_000, 480), ('134', 400_000, 360),
+        ('133', 240_000, 240), ('160', 110_000, 144)]),
     *((i, 'video/webm', 'vp9', b, h) for i, b, h in [
-        ('248', 2_600_000, 1080), ('247', 1_000_000, 720), ('244', 500_000, 480), ('243', 280_000, 360), ('242', 150_000, 240),
-        ('278', 80_000, 144)]),
+        ('248', 2_600_000, 1080), ('247', 1_000_000, 720), ('244', 500_000, 480), ('243', 280_000, 360),
+        ('242', 150_000, 240), ('278', 80_000, 144)]),
     *((i, 'video/mp4', 'av01.0.05M.08', b, h) for i, b, h in [
-        ('399', 2_100_000, 1080), ('398', 900_000, 720), ('397', 450_000, 480), ('396', 250_000, 360), ('395', 130_000, 240)]),
+        ('399', 2_100_000, 1080), ('398', 900_000, 720), ('397', 450_000, 480), ('396', 250_000, 360),
+        ('395', 130_000, 240)]),
     ('139', 'audio/mp4', 'mp4a.40.5', 50_000, None), ('140', 'audio/mp4', 'mp4a.40.2', 130_000, None),
     ('249', 'audio/webm', 'opus', 55_000, None), ('250', 'audio/webm', 'opus', 72_000, None),
     ('251', 'audio/webm', 'opus', 128_000, None),
@@ -248,11 +250,12 @@ class Video:
     """What the stand-in has under one id and how it misbehaves; without arguments, a healthy video.
 
     `fault` is a key of SAYS or `WHERE WHAT`: where is page, player, media or csv; what is an HTTP status, drop, stall,
-    truncate or garbage; or `manifest WHAT`. It happens `times` times. With `minimal`, only to player requests that no watch
-    page preceded.
+    truncate or garbage; or `manifest WHAT`. It happens `times` times. With `minimal`, only to player requests that no
+    watch page preceded.
 
     `shape` is how YouTube offers the sound, any of these words, where they make sense together:
-    hls, dash     no format has an address, a manifest has some: audio and video apart (hls: 233, 234, 230; dash: 140, 134)
+    hls, dash     no format has an address, a manifest has some: audio and video apart (hls: 233, 234, 230; dash: 140,
+                  134)
     hls muxed     the same, and sound and picture are one (93)
     18            the combined format has an address, the others have none
     dubbed        audio formats are there twice, original and dub; with `default` the dub is the viewer's default
@@ -438,15 +441,16 @@ def dash_manifest(video: Video, query: dict[str, str]) -> str:
         )
         base = f'{MEDIA}/{spell(address({**query, "clen": str(len(file))}, itag, track))}/'
         sets.append(
-            f'<AdaptationSet mimeType="{mime}" subsegmentAlignment="true"{lang}><Representation id="{itag}" codecs="{codecs}" '
-            f'startWithSAP="1" bandwidth="{bitrate}" {size}><BaseURL>{base}</BaseURL><SegmentList timescale="{scale}">'
+            f'<AdaptationSet mimeType="{mime}" subsegmentAlignment="true"{lang}>'
+            f'<Representation id="{itag}" codecs="{codecs}" startWithSAP="1" bandwidth="{bitrate}" {size}>'
+            f'<BaseURL>{base}</BaseURL><SegmentList timescale="{scale}">'
             f'<Initialization sourceURL="range/0-{start - 1}"/><SegmentTimeline>{times}</SegmentTimeline>{urls}'
             '</SegmentList></Representation></AdaptationSet>'
         )
     return (
-        '<?xml version="1.0" encoding="UTF-8"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" minBufferTime="PT1.5S" '
-        f'profiles="urn:mpeg:dash:profile:isoff-main:2011" mediaPresentationDuration="PT{video.seconds}S">'
-        f'<Period>{"".join(sets)}</Period></MPD>'
+        '<?xml version="1.0" encoding="UTF-8"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+        'minBufferTime="PT1.5S" profiles="urn:mpeg:dash:profile:isoff-main:2011" '
+        f'mediaPresentationDuration="PT{video.seconds}S"><Period>{"".join(sets)}</Period></MPD>'
     )
 
 
@@ -534,13 +538,14 @@ def watch_page(ytid: str, video: Video, refused: str, embedded: bool = False) ->
     data = json.dumps({'contents': {'twoColumnWatchNextResults': {'secondaryResults': related}}})
     kids = 'This video is made for kids' if video.fault == 'kids' else ''
     return (
-        f'<!DOCTYPE html><html><head><title>{ytid} - YouTube</title><script>ytcfg.set({json.dumps(config)});</script></head>'
+        f'<!DOCTYPE html><html><head><title>{ytid} - YouTube</title>'
+        f'<script>ytcfg.set({json.dumps(config)});</script></head>'
         f'<body><script>var ytInitialPlayerResponse = {response};</script>'
         f'<script>var ytInitialData = {data};</script><style>{"a{color:red}" * 40_000}</style>{kids}</body></html>'
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ the server
+# --------------------------------------------------------------------------------------------------------- the server
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -904,7 +909,7 @@ class YouTube:
         self.scratch.cleanup()
 
 
-# ------------------------------------------------------------------------------------------------------- rows and labels
+# ---------------------------------------------------------------------------------------------------- rows and labels
 
 LABELS = b"""index,mid,display_name
 0,/m/09x0r,"Speech"
