@@ -678,13 +678,17 @@ def of_ext(path: Path, ext: str) -> bool:
     return re.split(r'[-.]', path.name)[0] == ext
 
 
+def remedy_for(error: sqlite3.Error) -> str:
+    """What to do about a ledger."""
+    return 'name another root' if 'readonly' in str(error) else 'move it away: clips in their places are taken in again'
+
+
 def open_db(path: Path, write: bool) -> sqlite3.Connection:
     """Open a ledger; UsageError for what is none, is damaged or comes of a later version: nothing is written to
     such a file."""
     new = write and not (path.exists() and path.stat().st_size)
-    mode = (
-        'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
-    )  # to read what a killed run left, it is rolled back
+    # what a killed run left is rolled back before it is read
+    mode = 'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
     try:
         db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', 60, uri=True, isolation_level=None)
         try:
@@ -710,12 +714,7 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
     except sqlite3.Error as error:
         if shutil.disk_usage(path.parent).free < 1e6:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from None
-        remedy = (
-            'name another root'
-            if 'readonly' in str(error)
-            else 'move it away: clips in their places are taken in again'
-        )
-        raise UsageError(f'{path}: {error}; {remedy}') from None
+        raise UsageError(f'{path}: {error}; {remedy_for(error)}') from None
     return db
 
 
@@ -950,16 +949,10 @@ class Batch:
     def write(self) -> None:
         columns = 'id, name, ytid, start_ms, end_ms, status, reason, message, settled'
         self.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', self.clips)
-        rows = (
-            (
-                self.list_id,
-                at,
-                clip,
-                self.tagsets.number(tags, labels),
-                json.dumps(more, ensure_ascii=False) if more else None,
-            )
-            for clip, (at, tags, labels, more) in self.asks.items()
-        )
+        rows = []
+        for clip, (at, tags, labels, more) in self.asks.items():
+            told = json.dumps(more, ensure_ascii=False) if more else None
+            rows.append((self.list_id, at, clip, self.tagsets.number(tags, labels), told))
         self.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
 
 
@@ -1023,7 +1016,8 @@ class Reader:
 
     def take(self, split: str, lines: list[tuple[int, bytes, int]]) -> None:
         """Have some lines in the ledger, and say which are no rows."""
-        (path, form), list_id, rows, skipped = self.lists[split], self.ids[split], list[tuple[int, Row]](), 0
+        (path, form), list_id, skipped = self.lists[split], self.ids[split], 0
+        rows = list[tuple[int, Row]]()  # with the numbers of their lines
 
         def refuse(number: int, error: Exception) -> None:
             nonlocal skipped
@@ -1225,9 +1219,8 @@ def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, s
     """Name, path, record (JSON without its opening brace) and the fields of it that only some records have."""
     for _, group in itertools.groupby(db.execute(RECORDS), key=lambda row: row[0]):
         (_, name, path, title, ytid, start, end, duration, form, language, padded, *row), *others = group
-        split, tags, labels, more = (
-            combine([row, *(other[11:] for other in others)]) if others or row[3] else (*row[:3], {})
-        )
+        plain = not (others or row[3])
+        split, tags, labels, more = (*row[:3], {}) if plain else combine([row, *(other[11:] for other in others)])
         rest = '' if language == 'null' else f', "language": {language}'
         rest += '' if padded is None else f', "padded": {padded}'
         fields = {field for field in MORE if field in more or f'"{field}"' in rest}
@@ -1681,9 +1674,7 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
         ydl = yt_dlp.YoutubeDL(options)
     else:
         skip = {'player_skip': ['webpage', 'configs', 'js', 'initial_data'], 'skip': ['hls', 'dash', 'translated_subs']}
-        client = (
-            {'player_client': [settings.client]} if settings.client else {}
-        )  # without JavaScript yt-dlp knows which
+        client = {'player_client': [settings.client]} if settings.client else {}  # else yt-dlp knows which
         theirs = options.get('extractor_args') or {}
         options['extractor_args'] = {**theirs, 'youtube': {**skip, **client, **theirs.get('youtube', {})}}
 
@@ -1825,10 +1816,8 @@ class Asker:
     def __init__(self, settings: Settings, scratch: Path) -> None:
         self.settings, self.scratch = settings, scratch
         self.listener, self.ydls, self.copies = Listener(), dict[tuple[str, bool], Any](), list[Path]()
-        self.task, self.doubted = (
-            Task(Segment('', 0, 0, (), '')),
-            None,
-        )  # doubted: what the cheap request was refused for
+        self.task = Task(Segment('', 0, 0, (), ''))
+        self.doubted: Refused | None = None  # what the cheap request was refused for
 
     def begin(self, task: Task) -> None:
         """Get ready for a task; other cookies than last time need other YoutubeDLs."""
@@ -1918,17 +1907,7 @@ class Worker:
         """Make the final file of the wanted seconds; returns its duration (s). A video ends where its sound ends."""
         sources = info.pop('requested_formats', None) or [info]
         sources = [source if is_direct(source) else self.download_whole(info, source) for source in sources]
-        video = (
-            info.get('duration')
-            or max((length_of(source, math.inf) for source in info['formats']), default=0)
-            or math.inf
-        )
-        ends = [length_of(source, video) if is_direct(source) else measure(Path(source['url'])) for source in sources]
-        end, slack = (min(ends), 0.0) if all(ends) else (video, 1.0)  # s; YouTube gives whole s for the video
-        if end < min(segment.end, video - SHORT):
-            raise Refused(f'every format with sound ends at {end:.3f} s, the video at {video} s')
-        if segment.start + TOO_SHORT >= end + slack:
-            raise Refused(f'the video ends at {end:.3f} s, {segment.start} s are wanted')
+        end, slack = self.find_end(info, sources, segment)
         nominal, slack = min(segment.end, end) - segment.start, slack if end < segment.end + slack else 0.0
         made_before = None
         for flags in (set() if segment.tries else self.http_flags, set()):  # again without what only new ffmpegs have
@@ -1944,6 +1923,18 @@ class Worker:
                     raise Refused(f'the video ends at {segment.start + duration:.3f} s, {segment.start} s are wanted')
             made_before = duration
         raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
+
+    def find_end(self, info: dict[str, Any], sources: list[Source], segment: Segment) -> tuple[float, float]:
+        """Where the sound ends (s) and how far that may be off; Refused if there is nothing of the segment before it."""
+        told = max((length_of(source, math.inf) for source in info['formats']), default=0)
+        video = info.get('duration') or told or math.inf
+        ends = [length_of(source, video) if is_direct(source) else measure(Path(source['url'])) for source in sources]
+        end, slack = (min(ends), 0.0) if all(ends) else (video, 1.0)  # YouTube gives whole s for the video
+        if end < min(segment.end, video - SHORT):
+            raise Refused(f'every format with sound ends at {end:.3f} s, the video at {video} s')
+        if segment.start + TOO_SHORT >= end + slack:
+            raise Refused(f'the video ends at {end:.3f} s, {segment.start} s are wanted')
+        return end, slack
 
     def download_whole(self, info: dict[str, Any], source: Source) -> Source:
         """Have yt-dlp download what ffmpeg cannot seek over the network, and index it for the cut; within `most`
@@ -2095,10 +2086,8 @@ def fetch(task: Task) -> Result:
         no = Refused('')
         no.reason, no.verdict, no.words = 'unexpected', FAILED, words
     doubted = worker.asker.doubted
-    shown = (
-        no.reason == 'no format' and doubted and doubted.reason in ('unavailable', 'drm')
-    )  # it is there, if without addresses
-    if doubted and no.reason in VAGUE and doubted.reason not in VAGUE and not shown:
+    there = no.reason == 'no format' and doubted and doubted.reason in ('unavailable', 'drm')  # if without addresses
+    if doubted and no.reason in VAGUE and doubted.reason not in VAGUE and not there:
         no = doubted  # its answer was the better one
     return Result(task.segment, no.verdict, no.reason, no.words)
 
@@ -2182,23 +2171,17 @@ class Budget:
         self.learned = Learned(budget, max(budget, too_many), now)
 
 
-class Route:
-    """Whether one route is open, and the results on it that may be the weather's."""
+class Gate:
+    """Whether a route is open, and when the next row may start on it."""
 
     def __init__(self, name: str, settings: Settings, learned: Learned | None = None) -> None:
         self.name, self.settings, self.budget = name, settings, Budget(settings.per_hour, learned)
         self.flying, self.last = 0, 0.0  # rows in flight; when the last one started
         self.why: Result | None = None  # what closed it
         self.since, self.until, self.interval = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
-        self.probes, self.refused = 0, set[str]()  # probes since it closed; rows that were refused since it learned
-        self.held: list[tuple[float, Result]] = []  # doubts, and gone rows without proof, with the time
-        self.streak: dict[str, Result] = {}  # rows since the last clip that failed or are gone without proof
+        self.probes = 0  # since it closed
         self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
         self.through = False  # a cheap request was answered since it is open
-
-    @property
-    def doubts(self) -> list[Result]:
-        return [result for _, result in self.held if result.verdict == DOUBT]
 
     def say(self, words: str) -> None:
         say(words if self.name == 'direct' else f'{self.name}: {words}')
@@ -2220,6 +2203,20 @@ class Route:
         self.flying, self.last, self.probes = self.flying + 1, now, self.probes + probe
         self.budget.start(now)
         return Task(row, self.name, row.cheap and self.cheap and not probe, probe, not control, now)
+
+
+class Route(Gate):
+    """What the results on a route say: of their rows, or of the weather."""
+
+    def __init__(self, name: str, settings: Settings, learned: Learned | None = None) -> None:
+        super().__init__(name, settings, learned)
+        self.refused = set[str]()  # rows that were, since it learned
+        self.held: list[tuple[float, Result]] = []  # doubts, and gone rows without proof, with the time
+        self.streak: dict[str, Result] = {}  # rows since the last clip that failed or are gone without proof
+
+    @property
+    def doubts(self) -> list[Result]:
+        return [result for _, result in self.held if result.verdict == DOUBT]
 
     def close(self, result: Result, now: float) -> list[Segment]:
         """Let nothing start for a pause that doubles each time; returns the rows held: it was not them."""
@@ -2477,7 +2474,7 @@ class Pace:
     def give_back(self, task: Task, now: float) -> None:
         """A task comes back untried, for its node has left: nobody is charged."""
         if task.route in self.routes:
-            self.routes[task.route].flying -= 1
+            self.routes[task.route].flying = max(0, self.routes[task.route].flying - 1)
         self.backlog.back([task.segment] if task.keep else [], now)
 
     def remove(self, name: str, now: float) -> None:
@@ -2715,14 +2712,11 @@ class Node:
     actor: Any = None
     ready: concurrent.futures.Future | None = None  # of the number of its places
     places, failures, due = 0, 0, 0.0  # places for clips; times in a row that it was lost; when it may be started again
-    broken = ''  # why its actor died
+    broken, alive = '', True  # why its actor died; as Ray says
 
     def __init__(self, id: str, name: str) -> None:
-        self.id, self.name, self.tasks = (
-            id,
-            name,
-            dict[concurrent.futures.Future, float](),
-        )  # with the times of their starts
+        self.id, self.name = id, name
+        self.tasks = dict[concurrent.futures.Future, float]()  # with the times of their starts
 
 
 class Cluster:
@@ -2732,12 +2726,8 @@ class Cluster:
     LOOK, ENOUGH = 5, 4  # s between looks for nodes; failures in a row
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.nodes, self.ways, self.worked = (
-            settings,
-            dict[str, Node](),
-            dict[str, tuple[Node, str]](),
-            False,
-        )
+        self.settings, self.worked = settings, False
+        self.nodes, self.ways = dict[str, Node](), dict[str, tuple[Node, str]]()
         self.given = argparse.Namespace(**{**vars(settings), 'cookie_path': 'cookies.txt', 'routes': {}})
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.ray, self.looked = connect(), 0.0
@@ -2753,6 +2743,8 @@ class Cluster:
             return
         self.looked, patience = now, 2 * self.settings.clip_timeout + 10  # s
         found = [one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')]
+        for node in self.nodes.values():
+            node.alive = node.id in [one['NodeID'] for one in found]
         for one in found:
             node = self.nodes.setdefault(
                 one['NodeID'], Node(one['NodeID'], f'node {one["NodeManagerAddress"]} ({one["NodeID"][:4]})')
@@ -2762,7 +2754,7 @@ class Cluster:
         for node in self.nodes.values():
             if node.actor and now - min(node.tasks.values(), default=now) > patience:
                 self.lose(node, f'silent for {patience:.0f} s', pace)
-            elif node.actor and node.id not in [one['NodeID'] for one in found]:
+            elif node.actor and not node.alive:
                 self.lose(node, 'it has left', pace)
 
     def start(self, node: Node) -> None:
@@ -2792,11 +2784,14 @@ class Cluster:
         say(f'{node.name}: lost ({words}), {len(node.tasks)} rows come back')
         node.failures = node.failures + 1 if self.worked or 'creation task' not in str(why) else self.ENOUGH
         node.due = time.time() + self.LOOK * 2**node.failures
+        node.tasks.clear()
         self.ray.kill(node.actor)
         node.actor, node.ready, node.broken = None, None, ''
         for way in [way for way, (of, _) in self.ways.items() if of is node]:
-            pace.remove(way, time.time())
-        if all(other.failures >= self.ENOUGH and not other.actor for other in self.nodes.values()):
+            if way in pace.routes:
+                pace.remove(way, time.time())
+        there = [other for other in self.nodes.values() if other.alive]
+        if all(other.failures >= self.ENOUGH and not other.actor for other in there):
             pace.stop = f'no node can go on ({words})'
 
     def free(self) -> Collection[str]:
@@ -2813,11 +2808,11 @@ class Cluster:
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task, its clip on our disk; None if its node was lost."""
         node, _ = self.ways[task.route]
-        node.tasks.pop(future)
+        ours = node.tasks.pop(future, None) is not None  # not of an actor that was lost before
         try:
             (segment, *fields), clip = future.result()
         except self.ray.exceptions.RayError as error:
-            node.broken = str(error)
+            node.broken = str(error) if ours else node.broken
             return None
         result = Result(Segment(*segment), *fields)
         self.worked, node.failures = self.worked or result.verdict == DONE, 0
@@ -2871,7 +2866,8 @@ def fetch_all(settings: Settings, pace: Pace, pool: Pool | Cluster, tick: Callab
             time.sleep(0.05)
         for future in done:
             task = flying.pop(future)
-            if result := pool.result(task, future):
+            result = pool.result(task, future)
+            if result and task.route in pace.routes:
                 pace.see(task, result, time.time())
             else:
                 pace.give_back(task, time.time())
@@ -2988,13 +2984,8 @@ def read_block(source: str) -> list[Setting]:
     comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
     found, group, after = list[Setting](), '', 0
     for node in ast.parse(source).body:
-        target = (
-            node.target
-            if isinstance(node, ast.AnnAssign)
-            else node.targets[0]
-            if isinstance(node, ast.Assign)
-            else None
-        )
+        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, 'targets', [None])
+        target = targets[0]
         if isinstance(target, ast.Name) and not target.id.islower():
             break
         own = [
@@ -3194,9 +3185,7 @@ def read_cookies(path: Path, wanted: bool) -> str:
     hint = 'not a Netscape cookie file (7 fields with tabs between); export it as README says, or delete it'
     require(all(len(row) == 7 for row in rows), f'{path}: {hint}')
     for row in rows:
-        row[4] = (
-            row[4] if row[4].isdecimal() else '0'
-        )  # when it expires; yt-dlp prints the cookies whose date it cannot read
+        row[4] = row[4] if row[4].isdecimal() else '0'  # the date; yt-dlp prints cookies whose date it cannot read
     return '\n'.join(['# Netscape HTTP Cookie File', *map('\t'.join, rows), '']) if rows else ''
 
 
@@ -3338,14 +3327,10 @@ def open_job(settings: Settings, ledger: Ledger) -> tuple[Job, dict[str, str]]:
     job = Job(reader, settings, make_choice(settings, reader, labels))
     while not job.find('true', most=1) and not reader.whole:
         reader.step()
-    why = (
-        ' that labels, exclude and per_label leave'
-        if job.choice
-        else '; a list of AudioSet that is deleted is fetched anew'
-    )
-    require(
-        job.find('true', most=1) or settings.shard != '0/1', f'{", ".join(settings.splits)}: not one usable row{why}'
-    )
+    left = ' that labels, exclude and per_label leave'
+    why = left if job.choice else '; a list of AudioSet that is deleted is fetched anew'
+    usable = job.find('true', most=1) or settings.shard != '0/1'
+    require(usable, f'{", ".join(settings.splits)}: not one usable row{why}')
     return job, labels
 
 
@@ -3539,13 +3524,10 @@ def main(argv: list[str] | None = None) -> int:
         print(f'download.py: {hide(str(error))}', file=sys.stderr)
         return 2
     except sqlite3.DatabaseError as error:
-        remedies = {
-            'malformed': 'move it away: clips in their places are taken in again',
-            'readonly': 'name another root',
-        }
-        remedy = next((told for word, told in remedies.items() if word in str(error)), '')
-        print(f'download.py: {settings.ledger}: {error}; {remedy or "run the same command again"}', file=sys.stderr)
-        return 2 if remedy else 1
+        broken = 'malformed' in str(error) or 'readonly' in str(error)
+        remedy = remedy_for(error) if broken else 'run the same command again'
+        print(f'download.py: {settings.ledger}: {error}; {remedy}', file=sys.stderr)
+        return 2 if broken else 1
     except OSError as error:  # the ledger or the metadata cannot be written
         print(f'download.py: {error}; mend that, then run the same command again', file=sys.stderr)
         return 1

@@ -25,10 +25,7 @@ def make_list(path: pathlib.Path, count: int) -> None:
     with open(path, 'w') as out:
         out.write('# a\n# made-up\n# list\n')
         for _ in range(count):
-            start, tags = (
-                chance.randrange(100),
-                ','.join(chance.sample(youtube.TAGS, chance.randint(1, 3))),
-            )
+            start, tags = (chance.randrange(100), ','.join(chance.sample(youtube.TAGS, chance.randint(1, 3))))
             out.write(f'{"".join(chance.choices(LETTERS, k=11))}, {start}.000, {start + 10}.000, "{tags}"\n')
 
 

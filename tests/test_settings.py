@@ -118,8 +118,7 @@ def test_an_edited_global_of_the_wrong_type(tmp_path: pathlib.Path, edit: str) -
 
 
 @pytest.mark.parametrize(
-    'line',
-    ["ext: str = 'wav'", "ext = 'wav'  # mine", "ext='wav'", "ext: str = 'wav' # mine", "ext = 'ogg'"],
+    'line', ["ext: str = 'wav'", "ext = 'wav'  # mine", "ext='wav'", "ext: str = 'wav' # mine", "ext = 'ogg'"]
 )
 def test_globals_may_be_edited_carelessly(tmp_path: pathlib.Path, line: str) -> None:
     edited = re.sub(r'^ext: .+$', lambda _: line, SCRIPT.read_text(), count=1, flags=re.M)

@@ -7,15 +7,13 @@ from conftest import Program, listen, look, offset
 from youtube import Video
 
 SECONDS = 60.0
-STARTS = [
-    0,
-    12.5,
-    15,
-    21.337,
-    53,
-]  # s: the first one, within a segment of HLS, at a border, between packets, the last ones
+STARTS = [0, 15, 21.337, 53]  # s: the first one, at a border of HLS segments, between packets, the last ones
+FAR = [0, 30, 127.345, 590]
+TRACKS = {'dubbed', 'default dub', 'described', 'drc'}  # two starts are enough where only the choice differs
 DAMAGED = dict.fromkeys(('139', '140', '249', '250', '251'), 5.0)
 SHAPES = {
+    'plain': Video(),
+    'WebM only': Video(lacks='audio/mp4'),
     'hls': Video(SECONDS, shape='hls'),
     'muxed': Video(SECONDS, shape='hls muxed'),
     'dash': Video(SECONDS, shape='dash'),
@@ -45,7 +43,7 @@ def test_every_shape_gives_the_right_seconds(program: Program, ext: str) -> None
     wanted = {}
     for shape, video in SHAPES.items():
         stand_in.prepare(video)
-        for start in STARTS:
+        for start in STARTS[::2] if shape in TRACKS else FAR if video.seconds > SECONDS else STARTS:
             ytid = f'{len(wanted):011}'
             program.site.videos[ytid], wanted[ytid] = video, (shape, start)
     program.offer(*(row(ytid, start) for ytid, (_, start) in wanted.items()))
@@ -53,68 +51,80 @@ def test_every_shape_gives_the_right_seconds(program: Program, ext: str) -> None
     exact = 0.002 if ext in ('wav', 'flac') else 0.025
     off = {}
     for ytid, (shape, start) in wanted.items():
-        clip, length = program.clip(ytid), min(10, SECONDS - start)
+        clip, length = program.clip(ytid), min(10, SHAPES[shape].seconds - start)
         off[shape, start] = offset(clip, start, length)
         assert len(listen(clip)) / 44100 == pytest.approx(length, abs=exact + 0.08), (shape, start)
         if ext == 'mp4':
             assert abs(look(clip)[0] - round(start * stand_in.FPS)) <= 1, (shape, start)
     assert {case: by for case, by in off.items() if abs(by) > exact} == {}
     asked = program.site.counts.copy()
+    assert sum(program.site.asked['player', f'{n:011}'] for n in range(4)) == 4, 'one request for what is plain'
     program.run('--ext', ext)
     assert program.site.counts == asked, 'nothing that is settled is asked for again'
     assert not program.leftovers()
 
 
-@pytest.mark.parametrize(
-    ('video', 'start', 'fate'),
-    [
-        pytest.param(Video(SECONDS, shape='dub only'), 10, ('failed', 'dubbed'), id='a dub instead'),
-        pytest.param(
-            Video(SECONDS, shape='dub only default'), 10, ('failed', 'dubbed'), id='a dub instead, as the default'
-        ),
-        pytest.param(Video(SECONDS, shape='described only'), 10, ('failed', 'dubbed'), id='a description instead'),
-        pytest.param(Video(SECONDS, shape='hls dub only'), 10, ('failed', 'dubbed'), id='a dub instead, in HLS'),
-        pytest.param(Video(SECONDS, shape='drc only'), 10, ('failed', 'dubbed'), id='even loudness instead'),
-        pytest.param(Video(SECONDS, shape='mute'), 10, ('gone', 'no sound'), id='without sound'),
-        pytest.param(Video(40.0), 40, ('gone', 'too short'), id='ends at the start'),
-        pytest.param(Video(40.0), 40.5, ('gone', 'too short'), id='ends before the start'),
-        pytest.param(Video(40.0), 39.95, ('gone', 'too short'), id='ends with it'),
-        pytest.param(Video(SECONDS, damaged=DAMAGED), 45, ('failed', 'damaged'), id='damaged beyond that'),
-        pytest.param(Video(fault='age', shape='no context'), 10, ('gone', 'age'), id='a second answer that breaks'),
-        pytest.param(
-            Video(fault='age', shape='odd page'), 10, ('gone', 'age'), id='a second answer that breaks otherwise'
-        ),
-    ],
-)
-def test_what_is_no_clip(program: Program, video: Video, start: float, fate: tuple[str, str]) -> None:
-    offer(program, 'aaaaaaaaaaa', video, start)
-    program.run('--retries', '1', status=0 if fate[0] == 'gone' else 1)
-    assert program.reasons == {'aaaaaaaaaaa': fate}
+NO_CLIP = {  # what is wrong -> a video, from where (s), what becomes of it
+    'a dub instead': (Video(SECONDS, shape='dub only'), 10, ('failed', 'dubbed')),
+    'a dub instead, as the default': (Video(SECONDS, shape='dub only default'), 10, ('failed', 'dubbed')),
+    'a description instead': (Video(SECONDS, shape='described only'), 10, ('failed', 'dubbed')),
+    'a dub instead, in HLS': (Video(SECONDS, shape='hls dub only'), 10, ('failed', 'dubbed')),
+    'even loudness instead': (Video(SECONDS, shape='drc only'), 10, ('failed', 'dubbed')),
+    'without sound': (Video(SECONDS, shape='mute'), 10, ('gone', 'no sound')),
+    'ends at the start': (Video(40.0), 40, ('gone', 'too short')),
+    'ends before the start': (Video(40.0), 40.5, ('gone', 'too short')),
+    'ends with it': (Video(40.0), 39.95, ('gone', 'too short')),
+    'damaged beyond that': (Video(SECONDS, damaged=DAMAGED), 45, ('failed', 'damaged')),
+    'a second answer that breaks': (Video(fault='age', shape='no context'), 10, ('gone', 'age')),
+    'a second answer that breaks otherwise': (Video(fault='age', shape='odd page'), 10, ('gone', 'age')),
+}
+
+
+def offer_all(program: Program, *cases: tuple[Video, float]) -> list[str]:
+    """A row for each video, from so many s of it; returns their ids."""
+    ids = [f'{n:011}' for n in range(len(cases))]
+    for ytid, (video, _) in zip(ids, cases, strict=True):
+        stand_in.prepare(video)
+        program.site.videos[ytid] = video
+    program.offer(*(row(ytid, start) for ytid, (_, start) in zip(ids, cases, strict=True)))
+    return ids
+
+
+def test_what_is_no_clip(program: Program) -> None:
+    ids = offer_all(program, *(case[:2] for case in NO_CLIP.values()))
+    fates = dict(zip(ids, (fate for *_, fate in NO_CLIP.values()), strict=True))
+    program.run('--retries', '1', status=1)
+    assert program.reasons == fates
     assert not program.clips()
     assert not program.site.counts['media']
-    asked = program.site.counts['player']
-    program.run('--retries', '1', status=0 if fate[0] == 'gone' else 1)
-    assert program.site.counts['player'] == asked * (1 if fate[0] == 'gone' else 2), 'once a run'
+    asked = {ytid: program.site.asked['player', ytid] for ytid in ids}
+    program.run('--retries', '1', status=1)
+    times = {ytid: 1 if fates[ytid][0] == 'gone' else 2 for ytid in ids}
+    assert {ytid: program.site.asked['player', ytid] for ytid in ids} == {
+        ytid: asked[ytid] * times[ytid] for ytid in ids
+    }, 'once a run'
 
 
-@pytest.mark.parametrize(
-    ('video', 'start', 'duration'),
-    [
-        pytest.param(Video(SECONDS, shape='18', sound_ends=0.8), 50, 9.2, id='the sound ends early'),
-        pytest.param(Video(SECONDS, shape='18', sound_ends=0.8), 49.5, 9.7, id='within the row'),
-        pytest.param(Video(36.6, shape='hls'), 30, 6.6, id='the end of HLS'),
-        pytest.param(Video(SECONDS, shape='18', sound_ends=3.0), 48, 9.0, id='the sound ends long before'),
-        pytest.param(Video(120.0, damaged={'140': 5.0}), 45, 10, id='a damaged format beside a whole one'),
-        pytest.param(Video(120.0, damaged={'140': 5.0}), 2, 10, id='which holds a part of the row'),
-    ],
-)
-def test_a_clip_is_what_there_is(program: Program, video: Video, start: float, duration: float) -> None:
-    offer(program, 'aaaaaaaaaaa', video, start)
+PARTS = {  # why -> a video, from where, how much of it there is (s)
+    'the sound ends early': (Video(SECONDS, shape='18', sound_ends=0.8), 50, 9.2),
+    'within the row': (Video(SECONDS, shape='18', sound_ends=0.8), 49.5, 9.7),
+    'the end of HLS': (Video(36.6, shape='hls'), 30, 6.6),
+    'the sound ends long before': (Video(SECONDS, shape='18', sound_ends=3.0), 48, 9.0),
+    'a damaged format beside a whole one': (Video(120.0, damaged={'140': 5.0}), 45, 10),
+    'which holds a part of the row': (Video(120.0, damaged={'140': 5.0}), 2, 10),
+    'ends within the segment': (Video(36.6), 30, 6.6),
+    'ends with it': (Video(40.0), 30, 10),
+    'ends soon after the start': (Video(31.4), 30, 1.4),
+}
+
+
+def test_a_clip_is_what_there_is(program: Program) -> None:
+    ids = offer_all(program, *(case[:2] for case in PARTS.values()))
     program.run('--ext', 'wav')
-    (record,) = program.metadata.values()
-    assert record['duration'] == pytest.approx(duration, abs=0.06)
-    assert abs(offset(program.clip(), start, duration)) <= 0.002
-    assert program.site.counts['player'] <= 3
+    for ytid, (case, (_, start, duration)) in zip(ids, PARTS.items(), strict=True):
+        assert program.metadata[f'id_{ytid}']['duration'] == pytest.approx(duration, abs=0.06), case
+        assert abs(offset(program.clip(ytid), start, duration)) <= 0.002, case
+        assert program.site.asked['player', ytid] <= 3, case
 
 
 def test_the_record_tells_the_language(program: Program) -> None:
@@ -129,19 +139,21 @@ def test_media_are_not_asked_for_too_early(program: Program) -> None:
     assert len(program.metadata) == 1
 
 
-@pytest.mark.parametrize('fault', ['media 403', 'media 500', 'media drop', 'media truncate', 'manifest 500'])
 @pytest.mark.parametrize('shape', ['hls', 'dash'])
-def test_what_comes_whole_may_fail_too(program: Program, shape: str, fault: str) -> None:
+def test_what_comes_whole_may_fail_too(program: Program, shape: str) -> None:
     """A lost segment fails the row, and leaves nothing behind; else what follows it would move."""
-    video = Video(SECONDS, shape=shape, fault=fault, segment=4 if shape == 'hls' and 'media' in fault else None)
-    offer(program, 'aaaaaaaaaaa', video, 30)
+    faults = ['media 403', 'media 500', 'media drop', 'media truncate', 'manifest 500']
+    segments = [4 if shape == 'hls' and 'media' in fault else None for fault in faults]
+    broken = [Video(SECONDS, shape=shape, fault=fault, segment=at) for fault, at in zip(faults, segments, strict=True)]
+    ids = offer_all(program, *((video, 30) for video in [*[Video(SECONDS)] * 15, *broken]))[15:]
     program.run('--retries', '0', status=1)
-    assert program.reasons['aaaaaaaaaaa'][0] == 'failed'
-    assert not program.clips()
+    assert {ytid for ytid, (status, _) in program.reasons.items() if status == 'failed'} == {*ids}
+    assert len(program.clips()) == 15
     assert not program.leftovers()
-    video.fault = ''
-    program.run('--ext', 'wav')
-    assert abs(offset(program.clip(), 30, 10)) <= 0.002
+    for video in broken:
+        video.fault = ''
+    program.run()
+    assert max(abs(offset(program.clip(ytid), 30, 10)) for ytid in ids) <= 0.025
 
 
 def test_a_video_that_is_too_large_to_be_downloaded_whole(program: Program) -> None:

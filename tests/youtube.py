@@ -514,10 +514,7 @@ def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
     captions: dict = {'captionTracks': [track], 'audioTracks': [{'captionTrackIndices': [0]}]}
     if client == 'WEB':  # only browsers are offered translations
         captions['translationLanguages'] = [{'languageCode': c, 'languageName': {'simpleText': c}} for c in LANGUAGES]
-    return answer | {
-        'streamingData': data,
-        'captions': {'playerCaptionsTracklistRenderer': captions},
-    }
+    return answer | {'streamingData': data, 'captions': {'playerCaptionsTracklistRenderer': captions}}
 
 
 def watch_page(ytid: str, video: Video, refused: str, embedded: bool = False) -> str:
