@@ -802,9 +802,8 @@ class Ledger:
         )
         others = 'ytid = ? AND id != ?'
         if result.verdict == DONE:  # so the video is there after all
-            self.db.execute(
-                f'UPDATE clip SET status = NULL WHERE {WHOLE_VIDEO} AND {others}', (segment.ytid, segment.clip)
-            )
+            open_ = 'UPDATE clip SET (status, reason, message, settled) = (NULL, NULL, NULL, NULL)'
+            self.db.execute(f'{open_} WHERE {WHOLE_VIDEO} AND {others}', (segment.ytid, segment.clip))
         elif result.verdict == GONE and result.reason != 'too short':
             gone = "UPDATE clip SET status = 'gone', reason = ?, message = ?, settled = ?"
             left = "(status IS NULL OR status = 'failed')"
@@ -819,9 +818,8 @@ class Ledger:
         """Keep what the routes have learned."""
         if learned != self.routes:
             self.routes = learned
-            self.db.executemany(
-                'INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', ((name, *told) for name, told in learned.items())
-            )
+            rows = [(name, *told) for name, told in learned.items()]
+            self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
 
     def reopen(self, where: str, *values: Any) -> None:
         """Have clips fetched anew."""
@@ -1062,7 +1060,8 @@ class Selection:
         above = f'b.clip = a.clip AND m.rank < l.rank{self.where.replace("a.", "b.")}'
         self.shared = f'EXISTS (SELECT 1 FROM asks b JOIN temp.run m ON m.id = b.list WHERE {above})'
         self.first = f' AND NOT {self.shared}' if len(reader.ids) > 1 else ''
-        self.where += self.cut() + (' AND mine(c.ytid)' if shares > 1 else '')
+        self.last = self.cut()  # the condition for the first so many
+        self.where += self.last + (' AND mine(c.ytid)' if shares > 1 else '')
 
     def choose(self) -> str:
         """The condition on classes; for so many of each, all lists have to be read."""
@@ -1153,7 +1152,7 @@ class Job(Selection):
                     yield segment
             if found:
                 after = found[-1].clip
-            elif not self.reader.whole:
+            elif not (self.reader.whole or self.last):
                 self.reader.step()
             elif again:
                 after, again = 0, False
@@ -1925,7 +1924,7 @@ class Worker:
         raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
 
     def find_end(self, info: dict[str, Any], sources: list[Source], segment: Segment) -> tuple[float, float]:
-        """Where the sound ends (s) and how far that may be off; Refused if there is nothing of the segment before it."""
+        """Where the sound ends (s), and how far that may be off; Refused if nothing of the segment is before it."""
         told = max((length_of(source, math.inf) for source in info['formats']), default=0)
         video = info.get('duration') or told or math.inf
         ends = [length_of(source, video) if is_direct(source) else measure(Path(source['url'])) for source in sources]

@@ -58,14 +58,20 @@ def test_a_file_that_is_no_cookie_file(program: Program, content: str) -> None:
     assert content not in said.stderr
 
 
-@pytest.mark.parametrize('expires', ['', '0', '-1', 'Session', '1.8e9', '1999999999.5'])
-def test_odd_dates_of_expiry_do_not_spill_the_cookie(program: Program, expires: str) -> None:
+def test_odd_dates_of_expiry_do_not_spill_the_cookies(program: Program) -> None:
     program.offer(ROW)
-    text = give_cookies(program, ['VISITOR_INFO1_LIVE']).replace('2147483647', expires)
+    line = give_cookies(program, ['VISITOR_INFO1_LIVE']).splitlines()[-1]
+    dates = ['', '0', '-1', 'Session', '4.1e9', '4099999999.5']
+    odd = [
+        line.replace('2147483647', date).replace('INFO1', f'INFO{n}').replace(SECRET, f'{SECRET}-{n}')
+        for n, date in enumerate(dates)
+    ]
+    text = '\n'.join(['# Netscape HTTP Cookie File', *odd, ''])
     (program.root / 'cookies.txt').write_text(text, encoding='utf-8-sig')
     said = program.run()
     assert SECRET not in said.stdout + said.stderr
-    assert any(SECRET in cookie for cookie in program.site.cookies)
+    for n, date in enumerate(dates):
+        assert any(f'{SECRET}-{n}' in cookie for cookie in program.site.cookies), date
 
 
 def test_a_cookie_file_without_cookies_is_none(program: Program) -> None:
@@ -103,8 +109,9 @@ def test_ffmpeg_verifies_certificates_too(program: Program) -> None:
     assert program.site.counts['media'] == before
 
 
-@pytest.mark.parametrize('name', ['https_proxy', 'http_proxy', 'ALL_PROXY', 'HTTPS_PROXY'])
-@pytest.mark.parametrize('scheme', ['http://', ''], ids=['with a scheme', 'host:port'])
+@pytest.mark.parametrize(
+    ('name', 'scheme'), [('http_proxy', 'http://'), ('ALL_PROXY', ''), ('HTTPS_PROXY', 'http://'), ('https_proxy', '')]
+)
 def test_any_of_the_usual_variables_names_the_proxy(program: Program, name: str, scheme: str) -> None:
     program.offer(ROW)
     proxy = program.env.pop('https_proxy').replace('http://', scheme)

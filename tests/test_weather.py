@@ -31,7 +31,7 @@ from youtube import Video
 
 linux = pytest.mark.skipif(sys.platform != 'linux', reason='looks into /proc')
 disks = pytest.mark.skipif(not may_mount(), reason='may not mount a small file system here')
-REFUSALS = ['bot', 'captcha', 'rate', 'player 429', 'player 403', 'media 429']
+REFUSALS = ['bot', 'media 429']
 
 
 class Watched:
@@ -79,9 +79,7 @@ def stalled(program: Program, watch: type[Watched]) -> Watched:
     return run
 
 
-@pytest.mark.parametrize(
-    'weather', [*REFUSALS, 'dead', 'player 500', 'player garbage', 'media 403', 'media drop', 'media 500']
-)
+@pytest.mark.parametrize('weather', ['bot', 'media 429', 'dead', 'player garbage', 'media 403', 'media drop'])
 def test_weather_comes_and_goes_and_leaves_no_trace(program: Program, watch: type[Watched], weather: str) -> None:
     rows = stand_in.rows(30)
     program.offer(*rows)
@@ -116,7 +114,7 @@ def test_a_network_that_is_dead_from_the_start(program: Program, watch: type[Wat
     assert len(program.metadata) == len(program.settled) == 3
 
 
-@pytest.mark.parametrize('fault', ['bot', 'captcha', 'rate', 'player 403', 'media 403', 'player drop'])
+@pytest.mark.parametrize('fault', ['bot', 'rate', 'media 403', 'player drop'])
 def test_one_bad_row_does_not_hold_the_others_up(program: Program, fault: str) -> None:
     rows = stand_in.rows(20)
     program.offer(*rows)
@@ -504,6 +502,6 @@ def test_a_laptop_that_sleeps_and_wakes_without_a_network(program: Program, watc
 
 @linux
 def test_chaos(tmp_path: pathlib.Path) -> None:
-    """Everything above at random; see chaos.py."""
-    report = chaos.trial(tmp_path, rows=300, seed=1, seconds=60)
+    """Everything above at random, as long as a suite may take; see chaos.py."""
+    report = chaos.trial(tmp_path, rows=200, seed=1, seconds=30)
     assert not report.differences, report
