@@ -776,6 +776,19 @@ class Ledger:
             self.changed = True
             self.set('written', '')
 
+    @contextlib.contextmanager
+    def whole_or_nothing(self) -> Iterator[None]:
+        """Changes that belong together, committed at the end; a Ctrl-C within takes them back."""
+        self.begin()
+        self.db.execute('SAVEPOINT together')
+        try:
+            yield
+        except BaseException:
+            self.db.execute('ROLLBACK TO together')
+            raise
+        self.db.execute('RELEASE together')
+        self.commit(at_once=True)
+
     def commit(self, at_once: bool = False, patience: float = 1) -> None:
         """A commit for each result; of shards one a second, for each syncs the disk. Who reads a shard's ledger
         longer than `patience` (s) has it wait for the next one."""
@@ -971,18 +984,19 @@ class Reader:
         db, stat = self.ledger.db, path.stat()
         columns = 'id, size, mtime_ns, whole, bytes, lines'
         known = db.execute(f'SELECT {columns} FROM list WHERE name = ?', (split,)).fetchone()
+        if not self.ledger.write:  # another run reads the lists
+            return known[0] if known else 0
         if known and known[1:3] == (stat.st_size, stat.st_mtime_ns) and (known[3] or not form.headed):
             if not known[3]:
                 self.lines[split] = read_lines(path, form.headed, *known[4:])
             return known[0]
-        self.ledger.begin()
-        db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (split,))
-        list_id = db.execute('SELECT id FROM list WHERE name = ?', (split,)).fetchone()[0]
-        db.execute('DELETE FROM asks WHERE list = ?', (list_id,))
-        rank = (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
-        columns = '(rank, size, mtime_ns, bytes, lines, rows, skipped, whole) = (?, ?, ?, 0, 0, 0, 0, 0)'
-        db.execute(f'UPDATE list SET {columns} WHERE id = ?', (rank, stat.st_size, stat.st_mtime_ns, list_id))
-        self.ledger.commit(at_once=True)
+        with self.ledger.whole_or_nothing():
+            db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (split,))
+            list_id = db.execute('SELECT id FROM list WHERE name = ?', (split,)).fetchone()[0]
+            db.execute('DELETE FROM asks WHERE list = ?', (list_id,))
+            rank = (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
+            columns = '(rank, size, mtime_ns, bytes, lines, rows, skipped, whole) = (?, ?, ?, 0, 0, 0, 0, 0)'
+            db.execute(f'UPDATE list SET {columns} WHERE id = ?', (rank, stat.st_size, stat.st_mtime_ns, list_id))
         self.lines[split] = itertools.islice(read_lines(path, form.headed), int(form.headed), None)
         return list_id
 
@@ -999,13 +1013,13 @@ class Reader:
         """Read on a little, in the first list that is not whole."""
         for split in list(self.lines)[:1]:
             batch = list(itertools.islice(self.lines[split], lines))
-            self.ledger.begin()
-            if batch:
-                self.take(split, batch)
+            with self.ledger.whole_or_nothing():
+                if batch:
+                    self.take(split, batch)
+                if len(batch) < lines:
+                    self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
             if len(batch) < lines:
                 del self.lines[split]
-                self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
-            self.ledger.commit(at_once=True)
 
     def finish(self, split: str = '') -> None:
         """Read a list, or all, to the end."""
@@ -1319,65 +1333,65 @@ def merge_metadata(ledger: Ledger) -> str:
 # ------------------------------------------------------------------------------------------------ one ledger of many
 
 
+@contextlib.contextmanager
+def attached(ledger: Ledger, path: Path) -> Iterator[sqlite3.Connection]:
+    """Have another ledger beside ours, as `other`; what is changed within belongs together."""
+    open_db(path, write=False).close()
+    ledger.commit(at_once=True, patience=60)
+    ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
+    try:
+        with ledger.whole_or_nothing():
+            yield ledger.db
+    finally:
+        ledger.commit(at_once=True, patience=60)
+        ledger.db.execute('DETACH other')
+
+
 def learn(ledger: Ledger, path: Path) -> None:
     """Take over what another ledger knows to be settled; of another ext only what is gone. Nothing if it has not
     changed."""
-    name, same = f'learned {path.name}', of_ext(path, ledger.settings.ext)
+    name, statuses = f'learned {path.name}', "('done', 'gone')" if of_ext(path, ledger.settings.ext) else "('gone')"
     now = f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'  # as it is before we read
     if ledger.get(name) == now:
         return
-    open_db(path, write=False).close()
-    db, statuses = ledger.db, "('done', 'gone')" if same else "('gone')"
-    db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
-    try:
-        ledger.begin()
-        columns = f'name, ytid, start_ms, end_ms, {SETTLED}'
-        told = ', '.join(f'{column.strip()} = excluded.{column.strip()}' for column in SETTLED.split(','))
+    columns = f'name, ytid, start_ms, end_ms, {SETTLED}'
+    told = ', '.join(f'{column.strip()} = excluded.{column.strip()}' for column in SETTLED.split(','))
+    with attached(ledger, path) as db:
         db.execute(
             f'INSERT INTO clip ({columns}) SELECT {columns} FROM other.clip WHERE status IN {statuses} '
             f'ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {told} '
-            "WHERE clip.status IS NULL OR clip.status = 'failed'"
+            "WHERE clip.status IS NULL OR clip.status = 'failed' OR (clip.status, excluded.status) = ('gone', 'done')"
         )
         ledger.set(name, now)
-        ledger.commit(at_once=True)
-    finally:
-        db.execute('DETACH other')
 
 
 def copy_lists(ledger: Ledger, path: Path) -> None:
     """Take over the lists that another ledger has read and this one has not."""
-    db = ledger.db
-    db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
-    try:
+    with attached(ledger, path) as db:
         ours = dict(db.execute('SELECT name, rows FROM list'))
         for id, name, rows in db.execute('SELECT id, name, rows FROM other.list').fetchall():
-            if rows <= ours.get(name, -1):
-                continue
-            ledger.begin()
-            db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (name,))
-            mine = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
-            db.execute('DELETE FROM asks WHERE list = ?', (mine,))
-            columns = 'rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
-            db.execute(
-                f'UPDATE list SET ({columns}) = (SELECT {columns} FROM other.list WHERE id = ?) WHERE id = ?',
-                (id, mine),
-            )
-            db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
-            theirs = 'other.asks a JOIN other.clip c ON c.id = a.clip'
-            db.execute(
-                'INSERT OR IGNORE INTO clip (name, ytid, start_ms, end_ms) '
-                f'SELECT c.name, c.ytid, c.start_ms, c.end_ms FROM {theirs} WHERE a.list = ? ORDER BY a.position',
-                (id,),
-            )
-            db.execute(
-                f'INSERT INTO asks SELECT ?, a.position, m.id, n.id, a.extra FROM {theirs} '
-                'JOIN other.tagset t ON t.id = a.tagset JOIN tagset n ON (n.tags, n.labels) = (t.tags, t.labels) '
-                'JOIN clip m ON (m.ytid, m.start_ms, m.end_ms) = (c.ytid, c.start_ms, c.end_ms) WHERE a.list = ?',
-                (mine, id),
-            )
-            ledger.commit(at_once=True)
-    finally:
-        db.execute('DETACH other')
+            if rows > ours.get(name, -1):
+                copy_list(db, id, name)
+
+
+def copy_list(db: sqlite3.Connection, id: int, name: str) -> None:
+    """Take over a list of the attached ledger."""
+    db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (name,))
+    mine = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
+    db.execute('DELETE FROM asks WHERE list = ?', (mine,))
+    columns = 'rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
+    told = f'(SELECT {columns} FROM other.list WHERE id = ?)'
+    db.execute(f'UPDATE list SET ({columns}) = {told} WHERE id = ?', (id, mine))
+    db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
+    columns, theirs = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
+    clips = f'SELECT {columns} FROM {theirs} WHERE a.list = ? ORDER BY a.position'
+    db.execute(f'INSERT OR IGNORE INTO clip ({columns}) {clips}', (id,))
+    db.execute(
+        f'INSERT INTO asks SELECT ?, a.position, m.id, n.id, a.extra FROM {theirs} '
+        'JOIN other.tagset t ON t.id = a.tagset JOIN tagset n ON (n.tags, n.labels) = (t.tags, t.labels) '
+        'JOIN clip m ON (m.ytid, m.start_ms, m.end_ms) = (c.ytid, c.start_ms, c.end_ms) WHERE a.list = ?',
+        (mine, id),
+    )
 
 
 def merge_ledgers(settings: Settings) -> str:
@@ -2155,7 +2169,7 @@ class Budget:
     def passed(self, at: float, until: float) -> None:
         """Count a row that came through, and forget those of more than an hour before."""
         self.passes.append(at)
-        while self.passes[0] < until - HOUR:
+        while self.passes and self.passes[0] < until - HOUR:
             self.passes.popleft()
 
     def learn(self, refused: float, now: float) -> None:
@@ -2728,6 +2742,7 @@ class Cluster:
         self.settings, self.worked = settings, False
         self.nodes, self.ways = dict[str, Node](), dict[str, tuple[Node, str]]()
         self.given = argparse.Namespace(**{**vars(settings), 'cookie_path': 'cookies.txt', 'routes': {}})
+        settings.num_processes = settings.num_processes or processes_here()  # nodes find out for themselves
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.ray, self.looked = connect(), 0.0
 
@@ -2848,7 +2863,7 @@ def short_of_space(settings: Settings) -> str:
 def fetch_all(settings: Settings, pace: Pace, pool: Pool | Cluster, tick: Callable[[str], None]) -> str:
     """Have rows fetched as the pace allows and the pool has places; returns why that ended early, '' if it did not."""
     flying, grace = dict[concurrent.futures.Future, Task](), math.inf
-    while not pace.over and time.monotonic() < grace:
+    while (flying or not pace.over) and time.monotonic() < grace:
         pace.stop = pace.stop or short_of_space(settings)
         if pace.stop and grace == math.inf:
             grace = time.monotonic() + 3  # s for what is almost done

@@ -63,11 +63,13 @@ class Program:
         self.script = self.root.parent / 'download.py'
         self.script.write_text(source.replace(line, other), encoding='utf-8')
 
+    def command(self, *flags: str) -> list[str]:
+        return [sys.executable, str(self.script), '--root', str(self.root), '--splits', 'eval', *QUICK, *flags]
+
     def start(self, *flags: str, **popen: object) -> subprocess.Popen:
-        command = [sys.executable, str(self.script), '--root', str(self.root), '--splits', 'eval', *QUICK, *flags]
         hear_signals()
         pipes = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.PIPE, 'stderr': subprocess.PIPE, 'text': True}
-        return subprocess.Popen(command, env=self.env, start_new_session=True, **{**pipes, **popen})
+        return subprocess.Popen(self.command(*flags), env=self.env, start_new_session=True, **{**pipes, **popen})
 
     def run(self, *flags: str, status: int | None = 0) -> subprocess.CompletedProcess:
         process = self.start(*flags)
@@ -75,6 +77,15 @@ class Program:
         assert status is None or process.returncode == status, f'exit {process.returncode}\n{out}\n{err}'
         assert 'Traceback' not in out + err, out + err
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+    def run_in_shell(self, line: str, *flags: str) -> subprocess.CompletedProcess:
+        """Run it as "$@" of a line of sh."""
+        command = ['sh', '-c', line, 'sh', *self.command(*flags)]
+        made = subprocess.run(
+            command, env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60
+        )
+        assert 'Traceback' not in made.stdout + made.stderr, made.stdout + made.stderr
+        return made
 
     @property
     def metadata(self) -> dict[str, dict]:

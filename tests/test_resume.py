@@ -238,6 +238,34 @@ def test_nobody_listens_any_more(program: Program, stream: str) -> None:
     assert len(program.metadata) == 30
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='needs a Unix shell')
+@pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-'])
+def test_what_the_shell_has_closed_does_not_end_a_run(program: Program, closed: str) -> None:
+    program.offer(*stand_in.rows(6))
+    assert program.run_in_shell(f'exec "$@" {closed}').returncode == 0
+    assert len(program.metadata) == len(program.settled) == 6
+    assert '0 to do' in program.run().stdout, 'nothing was written where it does not belong'
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='needs a Unix shell')
+def test_too_few_open_files_are_said_in_one_line(program: Program) -> None:
+    program.offer(*stand_in.rows(40))
+    ran = program.run_in_shell('ulimit -n 64; exec "$@"', '--num-processes', '32')
+    assert (ran.returncode, ran.stderr.count('\n')) == (2, 1), ran.stdout + ran.stderr
+    assert 'num_processes' in ran.stderr
+
+
+def test_a_long_path_for_temporary_files(program: Program) -> None:
+    """Longer than a socket's may be."""
+    program.offer(*stand_in.rows(4))
+    folder = program.root.parent / ('x' * max(1, 99 - len(str(program.root.parent))))
+    folder.mkdir()
+    program.env['TMPDIR'] = str(folder)
+    program.run()
+    assert len(str(folder)) >= 100
+    assert len(program.metadata) == 4
+
+
 def test_a_disk_that_fills_up_stops_the_run(program: Program) -> None:
     program.offer(*stand_in.rows(30))
     real = imageio_ffmpeg.get_ffmpeg_exe()

@@ -57,7 +57,6 @@ def test_flags_have_the_types_of_their_settings(flags: list[str], name: str, val
 @pytest.mark.parametrize(
     ('flags', 'said'),
     [
-        (['--nonsense'], 'nonsense'),
         (['--limit', 'many'], 'limit'),
         (['--limit', '0'], 'limit'),
         (['--ext', 'ogg'], 'm4a, wav, flac, opus, mp3, mp4'),
@@ -73,14 +72,27 @@ def test_flags_have_the_types_of_their_settings(flags: list[str], name: str, val
         (['--ydl-opts', '{"sleep_interval": "x"}'], "sleep_interval = 'x': use a number"),
         (['--ydl-opts', '{"format": "best["}'], 'yt-dlp does not take them: SyntaxError'),
         (['--ydl-opts', '{"extractor_args": "x"}'], 'yt-dlp does not take them: TypeError'),
-        (['--ydl-opts', '{"cookiesfrombrowser": ["x"]}'], 'unsupported browser'),
         (['--exact-frames'], 'mp4'),
         (['--again', 'boredom'], 'again'),
-        (['--splits', 'nowhere'], 'nowhere_segments.csv'),
         (['--splits', '../eval'], 'splits'),
         (['--splits'], 'splits'),
         (['--ffmpeg', 'no-such-program'], 'no-such-program'),
         (['--verify', '--merge'], 'one at a time'),
+    ],
+    ids=' '.join,
+)
+def test_what_is_wrong_is_refused(flags: list[str], said: str) -> None:
+    with pytest.raises(download.UsageError, match=re.escape(said)) as refusal:
+        download.check_ydl_opts(download.read_settings(flags))
+    assert '\n' not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'said'),
+    [
+        (['--nonsense'], 'nonsense'),
+        (['--ydl-opts', '{"cookiesfrombrowser": ["x"]}'], 'unsupported browser'),
+        (['--splits', 'nowhere'], 'nowhere_segments.csv'),
         (['--merge'], 'nothing to merge'),
         (['--ffmpeg', 'true'], 'is no ffmpeg'),
         (['--cookie-path', 'nowhere.txt'], 'nowhere.txt'),
@@ -96,6 +108,50 @@ def test_what_is_wrong_is_said_in_one_line(program: Program, flags: list[str], s
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert not program.site.counts['player']
+
+
+def test_help_shows_each_setting_under_its_heading() -> None:
+    told = subprocess.run([sys.executable, str(SCRIPT), '--help'], capture_output=True, text=True, check=True).stdout
+    _, *parts = re.split(r'^(\S.*):\n', told.partition('\noptions:\n')[2], flags=re.M)
+    under = {heading: f'\n{text}' for heading, text in zip(parts[::2], parts[1::2], strict=True)}
+    block = download.read_block(SCRIPT.read_text(encoding='utf-8'))
+    assert list(under) == list(dict.fromkeys(setting.group for setting in block))
+    assert {'what to fetch', 'what to make of it', 'how', 'with what'} <= under.keys()
+    for setting in block:
+        flag = f'--{setting.name.replace("_", "-")}'
+        assert setting.about, flag
+        shown = re.search(rf'\n  {flag}\b(?!-).*(\n {{5,}}.*)*', under[setting.group])
+        assert shown, f'{flag} is under {setting.group}'
+        assert re.sub(r'\s', '', setting.about) in re.sub(r'\s', '', shown[0]), flag
+    assert re.search(r'--per-label \S+ +so many rows of a class', under['what to fetch'])
+    assert '--engine {multiprocessing,ray}' in under['how']
+
+
+def test_settings_may_be_laid_out_over_several_lines() -> None:
+    """As a formatter does with long lines."""
+    source = """import os
+
+# ---------------- settings
+# what to fetch
+splits: list[str] = [
+    'eval',
+    'balanced_train',
+]  # eval, balanced_train
+per_label: int | None = (
+    None  # so many rows of a class; None: all
+)
+# how
+retries = (
+    3
+)  # how often
+ROOT = 1
+timeout: float = 1  # no setting
+"""
+    assert download.read_block(source) == [
+        download.Setting('what to fetch', 'splits', 'list[str]', 'eval, balanced_train'),
+        download.Setting('what to fetch', 'per_label', 'int | None', 'so many rows of a class; None: all'),
+        download.Setting('how', 'retries', 'int', 'how often'),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,31 @@ def test_one_bad_row_does_not_hold_the_others_up(program: Program, fault: str) -
     assert len(program.metadata) == 20
 
 
+def test_an_answer_to_everything_is_not_written(program: Program) -> None:
+    """In words that mean gone, but after 12 good clips every row hears them."""
+    program.offer(*stand_in.rows(42))
+    for row in stand_in.rows(42)[12:]:
+        program.site.videos[row[:11]] = Video(says=('ERROR', 'Video unavailable', "This content isn't available."))
+    program.run('--give-up-after', '2', status=1)
+    assert len(program.metadata) == 12
+    assert {status for status, _ in program.reasons.values()} <= {'done', 'failed'}
+    program.site.videos.clear()
+    program.run()
+    assert len(program.metadata) == 42
+
+
+def test_a_known_clip_that_is_gone_does_not_hold_up_a_rerun(program: Program) -> None:
+    """The first done row has become private since, and another one meets a single 403."""
+    rows = stand_in.rows(2)
+    program.offer(*rows)
+    program.run('--limit', '1')
+    program.site.videos[rows[0][:11]] = Video(fault='private')
+    program.site.videos[rows[1][:11]] = Video(fault='media 403', times=1)
+    program.run()
+    assert program.site.videos[rows[1][:11]].times == 0, 'it happened'
+    assert len(program.metadata) == 2
+
+
 def test_giving_up(program: Program) -> None:
     program.offer(*stand_in.rows(20))
     program.site.weather = 'bot'
@@ -190,6 +215,15 @@ def test_a_blocked_address_hands_its_rows_to_the_others(program: Program) -> Non
     assert len(program.metadata) == 30
     assert good.counts['player'] >= 30
     assert bad.counts['player'] < 30
+
+
+def test_a_proxy_of_another_country_loses_no_row(program: Program) -> None:
+    program.offer(*stand_in.rows(20))
+    here, abroad = program.site.door(), program.site.door()
+    abroad.weather = 'country'
+    program.run('--proxies', abroad.url, here.url)
+    assert abroad.counts['player']
+    assert len(program.metadata) == len(program.settled) == 20
 
 
 def test_a_proxy_that_nobody_answers_for(program: Program) -> None:
