@@ -784,7 +784,8 @@ class Ledger:
         try:
             yield
         except BaseException:
-            self.db.execute('ROLLBACK TO together')
+            with contextlib.suppress(sqlite3.Error):  # a full disk has taken it back already
+                self.db.execute('ROLLBACK TO together')
             raise
         self.db.execute('RELEASE together')
         self.commit(at_once=True)
@@ -830,9 +831,12 @@ class Ledger:
     def remember(self, learned: dict[str, Learned]) -> None:
         """Keep what the routes have learned."""
         if learned != self.routes:
-            self.routes = learned
+            if not self.db.in_transaction:
+                self.db.execute('BEGIN IMMEDIATE')
             rows = [(name, *told) for name, told in learned.items()]
             self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
+            self.routes = learned
+            self.commit()
 
     def reopen(self, where: str, *values: Any) -> None:
         """Have clips fetched anew."""
@@ -985,7 +989,7 @@ class Reader:
         columns = 'id, size, mtime_ns, whole, bytes, lines'
         known = db.execute(f'SELECT {columns} FROM list WHERE name = ?', (split,)).fetchone()
         if not self.ledger.write:  # another run reads the lists
-            return known[0] if known else 0
+            return known[0] if known else -1 - len(self.ids)
         if known and known[1:3] == (stat.st_size, stat.st_mtime_ns) and (known[3] or not form.headed):
             if not known[3]:
                 self.lines[split] = read_lines(path, form.headed, *known[4:])
@@ -1009,22 +1013,23 @@ class Reader:
         if self.shown <= 50:
             say(message if self.shown < 50 else 'more lines are no rows; the table at the end counts them')
 
-    def step(self, lines: int = 2000) -> None:
-        """Read on a little, in the first list that is not whole."""
-        for split in list(self.lines)[:1]:
-            batch = list(itertools.islice(self.lines[split], lines))
-            with self.ledger.whole_or_nothing():
-                if batch:
-                    self.take(split, batch)
-                if len(batch) < lines:
-                    self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
+    def step(self, lines: int = 2000, split: str = '') -> None:
+        """Read on a little, in this list or in the first one that is not whole."""
+        if not (split := split or next(iter(self.lines), '')):
+            return
+        batch = list(itertools.islice(self.lines[split], lines))
+        with self.ledger.whole_or_nothing():
+            if batch:
+                self.take(split, batch)
             if len(batch) < lines:
-                del self.lines[split]
+                self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
+        if len(batch) < lines:
+            del self.lines[split]
 
     def finish(self, split: str = '') -> None:
         """Read a list, or all, to the end."""
         while split in self.lines or (not split and self.lines):
-            self.step(10_000)
+            self.step(10_000, split)
 
     def take(self, split: str, lines: list[tuple[int, bytes, int]]) -> None:
         """Have some lines in the ledger, and say which are no rows."""
@@ -1161,7 +1166,7 @@ class Job(Selection):
         while True:
             found = self.find(f'{self.TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)', after, self.began)
             for segment in found:
-                if segment.clip not in self.given:
+                if segment.clip not in self.given and self.is_left(segment):
                     self.given.add(segment.clip)
                     yield segment
             if found:
@@ -1172,6 +1177,10 @@ class Job(Selection):
                 after, again = 0, False
             else:
                 return
+
+    def is_left(self, segment: Segment) -> bool:
+        """Whether its video was not said to be gone meanwhile."""
+        return bool(self.db.execute(f'SELECT 1 FROM clip c WHERE id = ? AND {self.TO_DO}', (segment.clip,)).fetchone())
 
     def find(self, condition: str, *values: Any, most: int = 200) -> list[Segment]:
         """Some of the chosen rows, by clip, as their first list has them."""
@@ -1280,7 +1289,7 @@ class Listing:
         return self.made.unlink()
 
 
-def write_records(db: sqlite3.Connection, settings: Settings) -> int:
+def write_records(db: sqlite3.Connection, settings: Settings) -> tuple[int, list[Path]]:
     """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there
     are."""
     listings, count = dict[str, Listing](), 0
@@ -1305,7 +1314,7 @@ def write_records(db: sqlite3.Connection, settings: Settings) -> int:
             listing.made.unlink(missing_ok=True)
     if listings and '' not in listings:
         (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
-    return count
+    return count, [settings.metadata, *(listing.path for listing in listings.values())]
 
 
 def stamp(path: Path) -> str:
@@ -1321,9 +1330,11 @@ def merge_metadata(ledger: Ledger) -> str:
     are."""
     settings = ledger.settings
     before = json.loads(ledger.get('written') or '{}')
-    if before.get('stamp') != stamp(settings.metadata) or not before:
+    files = before.get('files', {})
+    if not files or any(stamp(Path(path)) != then for path, then in files.items()):
         ledger.commit(at_once=True)
-        before = {'records': write_records(ledger.db, settings), 'stamp': stamp(settings.metadata)}
+        count, paths = write_records(ledger.db, settings)
+        before = {'records': count, 'files': {str(path): stamp(path) for path in paths}}
         if ledger.write:
             ledger.set('written', json.dumps(before))
             ledger.changed = False
@@ -1433,9 +1444,9 @@ def verify_clips(ledgers: list[Ledger]) -> None:
         for path, *row in tqdm(clips.values(), 'verifying', disable=not sys.stderr.isatty())
         if not is_whole(settings, path, *row)
     ]
+    for ledger in ledgers if lost else []:
+        ledger.reopen('path IN (SELECT value FROM json_each(?))', json.dumps(lost))
     for path in lost:
-        for ledger in ledgers:
-            ledger.reopen('path = ?', path)
         (settings.root / path).unlink(missing_ok=True)
     say(f'verified {len(clips)} clips: {len(lost)} missing or damaged')
 
@@ -2883,6 +2894,8 @@ def fetch_all(settings: Settings, pace: Pace, pool: Pool | Cluster, tick: Callab
             result = pool.result(task, future)
             if result and task.route in pace.routes:
                 pace.see(task, result, time.time())
+            elif result and result.verdict == DONE and task.keep:  # of a node that has left since
+                pace.backlog.settle(result)
             else:
                 pace.give_back(task, time.time())
         tick(weather(pace, time.time()))
@@ -3314,9 +3327,10 @@ def open_lists(settings: Settings, ledger: Ledger) -> tuple[Reader, dict[str, st
     names = read_names(settings.csvs / 'mid_to_display_name.tsv') if strong else {}
     labels = {**names, **read_labels(settings.csvs / 'class_labels_indices.csv')}
     reader = Reader(ledger, lists, labels, names)
-    for split in order:
-        if split not in WEAK:
-            reader.finish(split)
+    if settings.labels or settings.exclude or not set(reader.lines) & set(WEAK):
+        for split in order:  # else in passing, behind AudioSet's long ones, which give shared clips their names
+            if split not in WEAK:
+                reader.finish(split)
     return reader, labels
 
 

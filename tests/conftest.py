@@ -25,7 +25,7 @@ SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
 sys.path.insert(0, str(SCRIPT.parent))  # where chaos.py is run by itself
 import download  # noqa: E402
 
-hypothesis.settings.register_profile('patient', deadline=None)
+hypothesis.settings.register_profile('patient', deadline=None, max_examples=50)
 hypothesis.settings.load_profile('patient')
 RATE = 44100  # Hz
 SECRET = 'hush-hush-7531'  # a cookie's value, a password

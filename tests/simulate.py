@@ -1,4 +1,4 @@
-"""Simulated YouTubes and a simulated clock: what the pace gets of what there is. Prints a markdown table."""
+"""Simulated YouTubes and a simulated clock: what the pace gets of what there is, as bench.py --pace prints it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import heapq
 import itertools
 import math
 import random
-import sys
 from collections import deque
 from types import SimpleNamespace
 
@@ -145,7 +144,3 @@ def main(seed: int = 0) -> int:
         refused, ended = windows(places)
         print(f'\n150 rows, windows of 5 s, {places} places: {refused} requests into closed windows, {ended:.0f} s')
     return 0
-
-
-if __name__ == '__main__':
-    raise SystemExit(main(*map(int, sys.argv[1:])))

@@ -141,7 +141,7 @@ per_label: int | None = (
     None  # so many rows of a class; None: all
 )
 # how
-retries = (
+retries: int = (
     3
 )  # how often
 ROOT = 1
@@ -166,7 +166,7 @@ timeout: float = 1  # no setting
 )
 def test_an_edited_global_of_the_wrong_type(tmp_path: pathlib.Path, edit: str) -> None:
     name = re.split('[: ]', edit)[0]
-    edited = re.sub(rf'^{name}: .+? = .+?  #', lambda _: f'{edit}  #', SCRIPT.read_text(), count=1, flags=re.M)
+    edited = re.sub(rf'^{name}: [^#]+  #', lambda _: f'{edit}  #', SCRIPT.read_text(), count=1, flags=re.M)
     (tmp_path / 'download.py').write_text(edited)
     ran = subprocess.run([sys.executable, str(tmp_path / 'download.py')], capture_output=True, text=True)
     assert (ran.returncode, len(ran.stderr.splitlines())) == (2, 1)
