@@ -2530,15 +2530,25 @@ ENDINGS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if 
 
 @contextlib.contextmanager
 def no_interrupts() -> Iterator[None]:
-    """Hold what ends us back while processes start: they inherit that, and never print a traceback of their own."""
-    if not hasattr(signal, 'pthread_sigmask'):
-        yield
-        return
-    signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
+    """Hold what ends us back while processes start. They inherit the mask, and never print a traceback of their
+    own; the handlers are for our other threads, which have none."""
+    came = list[int]()
+    ours = threading.current_thread() is threading.main_thread()
+    former = {ending: signal.getsignal(ending) for ending in ENDINGS if ours and callable(signal.getsignal(ending))}
+    for ending in former:
+        signal.signal(ending, lambda ending, _: came.append(ending))
+    masks = hasattr(signal, 'pthread_sigmask')
+    if masks:
+        signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+        if masks:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
+        for ending, handler in former.items():
+            signal.signal(ending, handler)
+    if came:
+        raise KeyboardInterrupt
 
 
 def processes_here() -> int:
