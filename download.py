@@ -1133,6 +1133,14 @@ class Selection:
         self.refresh()
         return Counter({tuple(key): n for *key, n in self.db.execute(query)})
 
+    def tally(self) -> Counter[tuple[str, str]]:
+        """How many clips there are by status and reason; '' of what was not tried."""
+        query = (
+            f'SELECT c.status, c.reason, count(*) FROM {self.TABLES} WHERE true{self.where}{self.first} GROUP BY 1, 2'
+        )
+        self.refresh()
+        return Counter({(status or '', reason or ''): n for status, reason, n in self.db.execute(query)})
+
     @property
     def skipped(self) -> int:
         return self.db.execute('SELECT ifnull(sum(skipped), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
@@ -1250,7 +1258,7 @@ def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, s
             rest += ', ' + json.dumps({field: more[field] for field in MORE if field in more}, ensure_ascii=False)[1:-1]
         yield (
             name,
-            json.loads(path),
+            json.loads(path) if '\\' in path else path[1:-1],
             (
                 f'"id": "{name}", "ext": "{ext}", "path": {path}, "title": {title}, '
                 f'"url": "https://www.youtube.com/watch?v={ytid}", "tags": {tags}, "labels": {labels}, '
@@ -1302,7 +1310,9 @@ def write_records(db: sqlite3.Connection, settings: Settings) -> tuple[int, list
                 folder = found[0] if '/' in file and (found := SPLIT_FOLDER.match(file)) else ''
                 if folder not in listings:
                     listings[folder] = Listing(settings.wavs / folder / 'metadata.jsonl')
-                quoted = json.dumps(file[len(folder) :], ensure_ascii=False)
+                quoted = (
+                    json.dumps(file[len(folder) :], ensure_ascii=False) if '\\' in file else f'"{file[len(folder) :]}"'
+                )
                 listings[folder].add(f'{{"file_name": {quoted}, {record}\n', fields)
                 count += 1
             out.write('\n}\n')
@@ -2935,7 +2945,7 @@ class Progress:
     def look(self) -> None:
         """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this
         run."""
-        self.counted, self.counts = True, tally(self.job.counts())
+        self.counted, self.counts = True, self.job.tally()
         self.total = self.counts.total()
         self.before = Counter({key: n for key, n in (self.counts - self.results).items() if key[0] in (DONE, GONE)})
         self.bar.n, self.bar.initial = self.bar.n + self.before.total(), self.before.total()
@@ -3475,7 +3485,7 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
             bar.look()
             announce(settings, bar)
         bar.follow()
-    counts = tally(job.counts()) if bar.results else bar.counts
+    counts = job.tally() if bar.results else bar.counts
     say(bar.table(counts))
     table = cover(job, labels) if bar.results else []
     if table and table[0].gone:
