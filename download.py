@@ -511,6 +511,11 @@ def read_ontology(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
         raise UsageError(f"{path}: not AudioSet's ontology; delete it to fetch it anew") from None
 
 
+def rank_of(split: str) -> int:
+    """AudioSet's lists come first: they name the clips that others share."""
+    return (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
+
+
 def list_path(settings: Settings, split: str) -> Path:
     """Where a list is, or belongs."""
     names = [f'audioset_{split}.tsv'] if split in STRONG else [f'{split}_segments.csv', f'{split}.csv', f'{split}.tsv']
@@ -998,7 +1003,7 @@ class Reader:
             db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (split,))
             list_id = db.execute('SELECT id FROM list WHERE name = ?', (split,)).fetchone()[0]
             db.execute('DELETE FROM asks WHERE list = ?', (list_id,))
-            rank = (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
+            rank = rank_of(split)
             columns = '(rank, size, mtime_ns, bytes, lines, rows, skipped, whole) = (?, ?, ?, 0, 0, 0, 0, 0)'
             db.execute(f'UPDATE list SET {columns} WHERE id = ?', (rank, stat.st_size, stat.st_mtime_ns, list_id))
         self.lines[split] = itertools.islice(read_lines(path, form.headed), int(form.headed), None)
@@ -1124,22 +1129,14 @@ class Selection:
             left -= self.db.execute(f'SELECT count(*) {within}').fetchone()[0]
         return ''
 
-    def counts(self, of: str | None = None) -> Counter[tuple[int, int, str | None, str | None]]:
-        """How many clips there are by list, tagset, status and reason; each counts for its first list, unless `of`
-        says else."""
-        columns = 'l.id, a.tagset, c.status, c.reason'
+    def counts(self, *by: str, of: str | None = None) -> Counter[tuple]:
+        """How many clips there are by these columns, status and reason ('' of what was not tried or is done). Each
+        counts for its first list, unless `of` says else."""
+        self.refresh()
+        columns = ', '.join([*by, "ifnull(c.status, '')", "ifnull(c.reason, '')"])
         where = self.where + (self.first if of is None else of)
-        query = f'SELECT {columns}, count(*) FROM {self.TABLES} WHERE true{where} GROUP BY {columns}'
-        self.refresh()
-        return Counter({tuple(key): n for *key, n in self.db.execute(query)})
-
-    def tally(self) -> Counter[tuple[str, str]]:
-        """How many clips there are by status and reason; '' of what was not tried."""
-        query = (
-            f'SELECT c.status, c.reason, count(*) FROM {self.TABLES} WHERE true{self.where}{self.first} GROUP BY 1, 2'
-        )
-        self.refresh()
-        return Counter({(status or '', reason or ''): n for status, reason, n in self.db.execute(query)})
+        query = f'SELECT count(*), {columns} FROM {self.TABLES} WHERE true{where} GROUP BY {columns}'
+        return Counter({tuple(key): n for n, *key in self.db.execute(query)})
 
     @property
     def skipped(self) -> int:
@@ -2883,7 +2880,7 @@ class Cluster:
 
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
-    clips = ((settings.num_processes or processes_here()) + 2) * clip_size(settings)
+    clips = (settings.num_processes + 2) * clip_size(settings)
     needed = {settings.temps: clips, settings.wavs: clips, settings.root: 3 * settings.ledger.stat().st_size}
     for folder, size in needed.items():
         if (free := shutil.disk_usage(folder).free) < size:
@@ -2945,7 +2942,7 @@ class Progress:
     def look(self) -> None:
         """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this
         run."""
-        self.counted, self.counts = True, self.job.tally()
+        self.counted, self.counts = True, self.job.counts()
         self.total = self.counts.total()
         self.before = Counter({key: n for key, n in (self.counts - self.results).items() if key[0] in (DONE, GONE)})
         self.bar.n, self.bar.initial = self.bar.n + self.before.total(), self.before.total()
@@ -2990,14 +2987,6 @@ class Progress:
         lines.append(f'{"not tried":<16}{counts["", ""]:>9}')
         skipped = self.job.skipped
         return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
-
-
-def tally(counts: Counter[tuple[int, int, str | None, str | None]]) -> Counter[tuple[str, str]]:
-    """The job's counts by status and reason alone; '' of what was not tried."""
-    found = Counter[tuple[str, str]]()
-    for (_, _, status, reason), n in counts.items():
-        found[status or '', reason or ''] += n
-    return found
 
 
 def rows_left(counts: Counter[tuple[str, str]]) -> int:
@@ -3337,7 +3326,7 @@ def fetch_rows(settings: Settings, job: Job, rows: Iterator[Segment], bar: Progr
 
 def open_lists(settings: Settings, ledger: Ledger) -> tuple[Reader, dict[str, str]]:
     """The lists and what belongs to them, fetched where they are missing; AudioSet's come first. And tag -> label."""
-    order = sorted(settings.splits, key=lambda split: (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9)
+    order = sorted(settings.splits, key=rank_of)
     for split in order:
         provide(list_path(settings, split), settings.routes.values())
     lists = {split: (path := list_path(settings, split), recognise(path)) for split in order}
@@ -3385,14 +3374,14 @@ def open_job(settings: Settings, ledger: Ledger) -> tuple[Job, dict[str, str]]:
 def plan(settings: Settings, job: Job) -> str:
     """What a run would do, by list."""
     lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}{"shared":>10}  with the lists above']
-    own, shared = job.counts(), job.counts(f' AND {job.shared}')
+    to_do, own, shared = 0, job.counts('l.id'), job.counts('l.id', of=f' AND {job.shared}')
     for split, id in job.reader.ids.items():
-        found = tally(Counter({key: n for key, n in own.items() if key[0] == id}))
-        again = sum(n for key, n in shared.items() if key[0] == id)
-        left, done = rows_left(found), found[DONE, '']
-        total = found.total()
+        found = Counter({(status, reason): n for (of, status, reason), n in own.items() if of == id})
+        again = sum(n for (of, *_), n in shared.items() if of == id)
+        left, done, total = rows_left(found), found[DONE, ''], found.total()
+        to_do += left
         lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
-    size = rows_left(tally(own)) * clip_size(settings) / 1e6
+    size = to_do * clip_size(settings) / 1e6
     return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {settings.ext}; {job.skipped} lines are no rows'])
 
 
@@ -3414,7 +3403,7 @@ class Coverage(NamedTuple):
 def cover(job: Job, labels: dict[str, str]) -> list[Coverage]:
     """What the clips cover of each class, by the share that is lost for good."""
     classes = defaultdict[str, Counter[str]](Counter)
-    for (_, tagset, status, reason), count in job.counts(of='').items():
+    for (tagset, status, reason), count in job.counts('a.tagset', of='').items():
         for name in job.classes[tagset]:
             classes[name][DONE if status == DONE else reason if status == GONE else ''] += count
     made = []
@@ -3485,7 +3474,7 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
             bar.look()
             announce(settings, bar)
         bar.follow()
-    counts = job.tally() if bar.results else bar.counts
+    counts = job.counts() if bar.results else bar.counts
     say(bar.table(counts))
     table = cover(job, labels) if bar.results else []
     if table and table[0].gone:
