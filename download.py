@@ -28,6 +28,7 @@ import contextlib
 import csv
 import difflib
 import errno
+import functools
 import hashlib
 import http.client
 import importlib.util
@@ -39,6 +40,7 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import platform
+import queue
 import random
 import re
 import shutil
@@ -723,12 +725,10 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
     return db
 
 
-def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
-    """Be the one writer of a ledger until the lock is released; UsageError names who is. None where the file system
-    has no locks."""
-    lock = filelock.FileLock(path.with_name(f'.{path.stem}.lock'), timeout=patience)
+def claim(path: Path, patience: float = 0) -> contextlib.AbstractContextManager:
+    """Be the one writer of a ledger until the block ends, where the file system has locks; UsageError names who is."""
     try:
-        lock.acquire()
+        return filelock.FileLock(path.with_name(f'.{path.stem}.lock'), timeout=patience).acquire()
     except filelock.Timeout:
         who = 'another run'
         with (
@@ -740,8 +740,7 @@ def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             raise
-        return None
-    return lock
+        return contextlib.nullcontext()
 
 
 class Ledger:
@@ -1422,7 +1421,7 @@ def merge_ledgers(settings: Settings) -> str:
     except UsageError:
         with Ledger(settings, write=False) as ledger:
             return merge_metadata(ledger)
-    with lock or contextlib.nullcontext(), Ledger(settings) as ledger:
+    with lock, Ledger(settings) as ledger:
         for path in paths:
             if path != ledger.path:
                 copy_lists(ledger, path)
@@ -2888,35 +2887,38 @@ def short_of_space(settings: Settings) -> str:
     return ''
 
 
-def fetch_all(settings: Settings, pace: Pace, pool: Pool | Cluster, tick: Callable[[str], None]) -> str:
-    """Have rows fetched as the pace allows and the pool has places; returns why that ended early, '' if it did not."""
-    flying, grace = dict[concurrent.futures.Future, Task](), math.inf
-    while (flying or not pace.over) and time.monotonic() < grace:
-        pace.stop = pace.stop or short_of_space(settings)
-        if pace.stop and grace == math.inf:
-            grace = time.monotonic() + 3  # s for what is almost done
-        if renew_cookies(settings):
-            pace.knock(time.time())
+def take(pace: Pace, task: Task, result: Result | None) -> None:
+    """Have the pace see what became of a task; None: nobody has tried it."""
+    if result and task.route in pace.routes:
+        pace.see(task, result, time.time())
+    elif result and result.verdict == DONE and task.keep:  # of a node that has left since
+        pace.backlog.settle(result)
+    else:
+        pace.give_back(task, time.time())
+
+
+def fetch_all(job: Job, pace: Pace, pool: Pool | Cluster, tick: Callable[[], None]) -> None:
+    """Have rows fetched as the pace allows and the pool has places, until all are settled or there is a reason to
+    stop."""
+    flying, came = dict[concurrent.futures.Future, Task](), queue.SimpleQueue[concurrent.futures.Future]()
+    checked, end = 0.0, math.inf
+    while (flying or not pace.over) and (now := time.monotonic()) < end:
+        if now - checked > 1:
+            checked, pace.stop = now, pace.stop or short_of_space(job.settings)
+            if renew_cookies(job.settings):
+                pace.knock(time.time())
+        if pace.stop:
+            end = min(end, now + 3)  # s for what is almost done
         pool.look(pace, time.time())
-        while free := pool.free():
-            task = pace.next(time.time(), free)
-            if not task:
-                break
-            flying[pool.submit(task)] = task
-        done, _ = concurrent.futures.wait(flying, 0.2, concurrent.futures.FIRST_COMPLETED)
-        if not flying:
-            time.sleep(0.05)
-        for future in done:
+        while (free := pool.free()) and (task := pace.next(time.time(), free)):
+            future = pool.submit(task)
+            flying[future] = task
+            future.add_done_callback(came.put)
+        with contextlib.suppress(queue.Empty):
+            future = came.get(timeout=0.1)
             task = flying.pop(future)
-            result = pool.result(task, future)
-            if result and task.route in pace.routes:
-                pace.see(task, result, time.time())
-            elif result and result.verdict == DONE and task.keep:  # of a node that has left since
-                pace.backlog.settle(result)
-            else:
-                pace.give_back(task, time.time())
-        tick(weather(pace, time.time()))
-    return pace.stop
+            take(pace, task, pool.result(task, future))
+        tick()
 
 
 # -------------------------------------------------------------------------------------------------------------- show
@@ -2925,73 +2927,118 @@ def fetch_all(settings: Settings, pace: Pace, pool: Pool | Cluster, tick: Callab
 PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
 
 
+def count(counts: Counter[tuple], *statuses: str) -> int:
+    """How many rows have one of these statuses; '' is that of rows that were not tried."""
+    return sum(n for (*_, status, _), n in counts.items() if status in statuses)
+
+
+def rows_left(counts: Counter[tuple]) -> int:
+    return count(counts, FAILED, '')
+
+
+def announce(settings: Settings, counts: Counter[tuple]) -> None:
+    """What there is to do, and whether the disk has room for it."""
+    total, left = counts.total(), rows_left(counts)
+    share = f' (shard {settings.shard})' if settings.shard != '0/1' else ''
+    found = f'{total} rows, {total - left} settled ({count(counts, DONE)} done), {left} to do'
+    say(f'{", ".join(settings.splits)}{share}: {found}, {settings.ext} in {settings.wavs}')
+    need, free = left * clip_size(settings) / 1e9, shutil.disk_usage(settings.wavs).free / 1e9
+    if free < need:
+        say(f'about {need:.1f} GB are needed and {free:.1f} GB are free: the run stops before the disk is full')
+
+
 class Progress:
-    """A bar over all rows of the run on a terminal, a plain line now and then elsewhere; counts by status and
-    reason."""
+    """A bar over all rows of the run on a terminal; elsewhere a plain line now and then, if there is news."""
 
     EVERY = 10  # s between plain lines
 
     def __init__(self, job: Job) -> None:
-        self.job, self.results, self.before = job, Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        self.total, self.counted, self.counts = job.read, False, Counter[tuple[str, str]]()  # counts: when it was asked
-        self.examples: dict[str, str] = {}
-        self.spoke, self.followed, self.terminal = time.monotonic(), 0.0, sys.stderr.isatty()  # s
-        shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
-        self.bar = tqdm(total=self.total, unit='clip', **shape)
+        self.job, self.seen, self.examples = job, Counter[str](), dict[str, str]()  # rows by status; words by reason
+        self.counts = Counter[tuple[str, str]]()  # of all rows, by status and reason, once the lists are read
+        self.terminal, self.news, self.spoke = sys.stderr.isatty(), (), time.monotonic()
+        plain = {'bar_format': PLAIN, 'file': io.StringIO(), 'mininterval': math.inf}
+        self.bar = tqdm(unit='clip', miniters=0, **({'dynamic_ncols': True} if self.terminal else plain))
 
-    def look(self) -> None:
-        """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this
-        run."""
-        self.counted, self.counts = True, self.job.counts()
-        self.total = self.counts.total()
-        self.before = Counter({key: n for key, n in (self.counts - self.results).items() if key[0] in (DONE, GONE)})
-        self.bar.n, self.bar.initial = self.bar.n + self.before.total(), self.before.total()
-        self.follow()
+    def count(self) -> None:
+        """Ask the ledger how many rows there are, and what is settled by now."""
+        self.counts = self.job.counts()
+        self.seen |= {status: count(self.counts, status) for status in (DONE, GONE)}
+        self.bar.total = self.counts.total()
+        self.bar.n = self.bar.initial = self.bar.last_print_n = self.seen.total()
+        announce(self.job.settings, self.counts)
 
-    def follow(self) -> None:
-        """Show the counts."""
-        self.bar.set_postfix({status: self.count(status) for status in (DONE, GONE, FAILED)}, refresh=False)
-        self.bar.total = self.total if self.counted else self.job.read
-
-    def count(self, status: str) -> int:
-        return sum(n for (of, _), n in (self.before + self.results).items() if of == status)
-
-    def update(self, result: Result) -> None:
-        self.results[result.status, '' if result.verdict == DONE else result.reason] += 1
+    def see(self, result: Result) -> None:
+        self.seen[result.status] += 1
         self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
-        self.bar.update()
-        if not self.terminal and time.monotonic() - self.spoke > self.EVERY:
-            self.spoke = time.monotonic()
-            self.follow()
+
+    def show(self, weather: str = '') -> None:
+        """What came and what is going on."""
+        if not self.counts and (self.job.reader.whole or self.job.settings.limit):
+            self.count()
+        self.bar.set_description(weather, refresh=False)
+        self.bar.set_postfix({status: self.seen[status] for status in (DONE, GONE, FAILED)}, refresh=False)
+        self.bar.update(self.seen.total() - self.bar.n)
+        news, now = (weather, self.bar.n), time.monotonic()
+        if not self.terminal and news != self.news and now - self.spoke > self.EVERY:
+            self.news, self.spoke = news, now
             say(str(self.bar))
 
-    def tell(self, weather: str) -> None:
-        """Show what is going on, and that something is: the clock goes on while nothing comes back."""
-        new, now = weather != self.bar.desc.removesuffix(': '), time.monotonic()
-        if now - self.followed > 0.1:
-            self.followed = now
-            self.follow()
-        if weather or new:
-            self.bar.set_description(weather, refresh=new or time.time() - self.bar.last_print_t > 1)
-        if new and 'next' in weather and not self.terminal:
-            say(str(self.bar))
 
-    def table(self, counts: Counter[tuple[str, str]]) -> str:
-        """What became of the rows, by status and reason, with one example of each new reason."""
-        lines = []
-        for status in (DONE, GONE, FAILED):
-            lines.append(f'{status:<16}{sum(n for (of, _), n in counts.items() if of == status):>9}')
-            for (of, reason), n in counts.most_common():
-                if of == status != DONE:
-                    lines.append(f'  {reason:<14}{n:>9}  {self.examples.get(reason, "")[:110]}'.rstrip())
-        lines.append(f'{"not tried":<16}{counts["", ""]:>9}')
-        skipped = self.job.skipped
-        return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
+def outcome(counts: Counter[tuple[str, str]], examples: dict[str, str], skipped: int) -> str:
+    """A table of what became of the rows, by status and reason, with one example of each new reason."""
+    rows = []
+    for status in (DONE, GONE, FAILED):
+        rows.append((status, count(counts, status), ''))
+        found = [(reason, n) for (of, reason), n in counts.most_common() if of == status != DONE]
+        rows += [(f'  {reason}', n, examples.get(reason, '')[:110]) for reason, n in found]
+    rows += [('not tried', count(counts, ''), ''), ('rows skipped', skipped, '')]
+    return '\n'.join(f'{name:<16}{n:>9}  {example}'.rstrip() for name, n, example in rows)
 
 
-def rows_left(counts: Counter[tuple[str, str]]) -> int:
-    """Rows that are not settled yet."""
-    return sum(n for (status, _), n in counts.items() if status not in (DONE, GONE))
+def plan(job: Job) -> str:
+    """What a run would do, by list."""
+    lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}{"shared":>10}  with the lists above']
+    own, shared = job.counts('l.id'), job.counts('l.id', of=f' AND {job.shared}')
+    for split, id in job.reader.ids.items():
+        found, others = (Counter({key: n for key, n in all.items() if key[0] == id}) for all in (own, shared))
+        left, total, again = rows_left(found), found.total(), others.total()
+        done = count(found, DONE)
+        lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
+    size = rows_left(own) * clip_size(job.settings) / 1e6
+    return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {job.settings.ext}; {job.skipped} lines are no rows'])
+
+
+def coverage(job: Job) -> list[dict[str, Any]]:
+    """Of each class how many rows there are and what became of them; first those that lost the largest share."""
+    classes, labels = defaultdict[str, Counter[str]](Counter), job.reader.tagsets.labels
+    for (tagset, status, reason), n in job.counts('a.tagset', of='').items():
+        for name in job.classes[tagset]:
+            classes[name][{DONE: 'there', GONE: f'gone: {reason}'}.get(status, 'left')] += n
+    table = []
+    for name, found in classes.items():
+        rows, lost = found.total(), found.total() - found['there'] - found['left']
+        head = {'mid': name if name in labels else '', 'label': labels.get(name, name), 'rows': rows}
+        table.append({**head, 'there': 0, 'left': 0, 'lost': round(lost / rows, 4), **dict(found.most_common())})
+    return sorted(table, key=lambda row: (-row['lost'], -row['rows'], row['label']))
+
+
+def show_coverage(table: list[dict[str, Any]]) -> str:
+    lines = [f'{"class":<36}{"rows":>9}{"there":>9}{"left":>9}{"lost":>8}  gone']
+    for row in table:
+        label = textwrap.shorten(row['label'], 35, placeholder='…')
+        gone = ', '.join(f'{name[6:]} {n}' for name, n in row.items() if name.startswith('gone: '))
+        lines.append(f'{label:<36}' + '{rows:>9}{there:>9}{left:>9}{lost:>8.1%}'.format(**row) + f'  {gone}'.rstrip())
+    return '\n'.join(lines)
+
+
+def save_coverage(path: Path, table: list[dict[str, Any]]) -> None:
+    """As CSV, with a column for each reason."""
+    reasons = sorted({name for row in table for name in row if name.startswith('gone: ')})
+    with replacing(path) as out:
+        columns = ['mid', 'label', 'rows', 'there', 'left', 'lost', *reasons]
+        rows = csv.DictWriter(out, columns, restval=0, lineterminator='\n')
+        rows.writeheader()
+        rows.writerows(table)
 
 
 # -------------------------------------------------------------------------------------------------------------- main
@@ -3275,182 +3322,107 @@ def find_ffmpeg(settings: Settings) -> set[str]:
     return has
 
 
-def announce(settings: Settings, bar: Progress) -> None:
-    """What there is to do, and whether the disk has room for it."""
-    settled, done = bar.before.total(), sum(n for (status, _), n in bar.before.items() if status == DONE)
-    left = bar.total - settled
-    counts = f'{bar.total} rows, {settled} settled ({done} done), {left} to do'
-    share = f' (shard {settings.shard})' if settings.shard != '0/1' else ''
-    say(f'{", ".join(settings.splits)}{share}: {counts}, {settings.ext} in {settings.wavs}')
-    need, free = left * clip_size(settings), shutil.disk_usage(settings.wavs).free
-    if free < need:
-        say(
-            f'about {need / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free: '
-            'the run stops before the disk is full'
-        )
+def settle(job: Job, bar: Progress, result: Result) -> None:
+    """Have a clip in its place, and what became of its row in the ledger."""
+    if result.reason == 'unexpected' not in bar.examples:
+        say(f'unexpected, please report it:\n{result.message}')
+    if result.made:
+        path = job.settings.root / result.record['path']
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(result.made, path)
+    job.reader.ledger.settle(result)
+    job.given.discard(result.segment.clip)
+    bar.see(result)
 
 
-def fetch_rows(settings: Settings, job: Job, rows: Iterator[Segment], bar: Progress) -> str:
-    """Download the rows that are not settled; returns why it stopped early, or ''."""
-    ledger = job.reader.ledger
+def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
+    """Download the rows that are not settled; returns why that ended early, '' if it did not."""
+    rows, ledger, alone = job.rows(), job.reader.ledger, settings.engine != 'ray'
+    if not (first := next(rows, None)):
+        return ''
 
-    def settle(result: Result) -> None:
-        if result.reason == 'unexpected' and not bar.results[FAILED, 'unexpected']:
-            say(f'unexpected, please report it:\n{result.message}')
-        if result.made:
-            path = settings.root / result.record['path']
-            path.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(result.made, path)
-        ledger.settle(result)
-        job.given.discard(result.segment.clip)
-        bar.update(result)
-
-    def tick(weather: str) -> None:
-        if not job.reader.whole and not settings.limit:
+    def tick() -> None:
+        if not settings.limit:
             job.reader.step()
-        elif not bar.counted:
-            bar.look()
-            announce(settings, bar)
-        bar.tell(weather)
+        bar.show(weather(pace, time.time()))
         ledger.commit()
         ledger.remember(pace.learned)
 
-    with contextlib.closing(Cluster(settings) if settings.engine == 'ray' else Pool(settings)) as pool:
-        routes = () if settings.engine == 'ray' else settings.routes  # of a cluster, nodes bring theirs
-        pace = Pace(settings, routes, rows, settle, job.known_good(), ledger.learned())
+    with contextlib.closing(Pool(settings) if alone else Cluster(settings)) as pool:
+        rows, settled = itertools.chain([first], rows), functools.partial(settle, job, bar)
+        routes = settings.routes if alone else ()  # of a cluster, nodes bring theirs
+        pace = Pace(settings, routes, rows, settled, job.known_good(), ledger.learned())
         try:
-            return fetch_all(settings, pace, pool, tick)
+            fetch_all(job, pace, pool, tick)
         except (OSError, sqlite3.Error) as error:  # the ledger or a clip's place cannot be written
             return f'{error}; mend that'
+    return pace.stop
 
 
-def open_lists(settings: Settings, ledger: Ledger) -> tuple[Reader, dict[str, str]]:
-    """The lists and what belongs to them, fetched where they are missing; AudioSet's come first. And tag -> label."""
+def open_lists(settings: Settings, ledger: Ledger) -> Reader:
+    """The lists and what belongs to them, fetched where they are missing; AudioSet's come first."""
+
+    def fetched(path: Path) -> Path:
+        provide(path, settings.routes.values())
+        return path
+
     order = sorted(settings.splits, key=rank_of)
-    for split in order:
-        provide(list_path(settings, split), settings.routes.values())
-    lists = {split: (path := list_path(settings, split), recognise(path)) for split in order}
-    strong = any('clip' in form.columns for _, form in lists.values())
-    for name in ['class_labels_indices.csv', *['mid_to_display_name.tsv'] * strong]:
-        provide(settings.csvs / name, settings.routes.values())
-    names = read_names(settings.csvs / 'mid_to_display_name.tsv') if strong else {}
-    labels = {**names, **read_labels(settings.csvs / 'class_labels_indices.csv')}
-    reader = Reader(ledger, lists, labels, names)
+    paths = {split: fetched(list_path(settings, split)) for split in order}
+    lists = {split: (path, recognise(path)) for split, path in paths.items()}
+    labels, names = read_labels(fetched(settings.csvs / 'class_labels_indices.csv')), dict[str, str]()
+    if any('clip' in form.columns for _, form in lists.values()):
+        names = read_names(fetched(settings.csvs / 'mid_to_display_name.tsv'))
+    reader = Reader(ledger, lists, names | labels, names)
     if settings.labels or settings.exclude or not set(reader.lines) & set(WEAK):
         for split in order:  # else in passing, behind AudioSet's long ones, which give shared clips their names
             if split not in WEAK:
                 reader.finish(split)
-    return reader, labels
+    return reader
 
 
-def make_choice(settings: Settings, reader: Reader, labels: dict[str, str]) -> Choice | None:
+def make_choice(settings: Settings, reader: Reader) -> Choice | None:
     """What the settings choose; None: everything."""
     if not (settings.labels or settings.exclude or settings.per_label):
         return None
-    names, below = labels, {}
+    names, below = reader.tagsets.labels, dict[str, list[str]]()
     if (settings.labels or settings.exclude) and settings.descendants:
         provide(settings.csvs / 'ontology.json', settings.routes.values())
         theirs, below = read_ontology(settings.csvs / 'ontology.json')
-        names = {**theirs, **labels}
+        names = theirs | names
     own = reader.ledger.db.execute("SELECT DISTINCT labels FROM tagset WHERE tags = '[]'")
     known = {name.casefold() for (texts,) in own for name in json.loads(texts)}
     wanted, unwanted = (find_classes(of, names, below, known) for of in (settings.labels, settings.exclude))
     return Choice(wanted, unwanted, settings.per_label, settings.seed)
 
 
-def open_job(settings: Settings, ledger: Ledger) -> tuple[Job, dict[str, str]]:
-    """What the user asks for, and tag -> label."""
-    reader, labels = open_lists(settings, ledger)
-    job = Job(reader, settings, make_choice(settings, reader, labels))
-    while not job.find('true', most=1) and not reader.whole:
+def open_job(settings: Settings, ledger: Ledger) -> Job:
+    """What the user asks for; UsageError if that is nothing."""
+    reader = open_lists(settings, ledger)
+    job = Job(reader, settings, make_choice(settings, reader))
+    while not (usable := job.find('true', most=1)) and not reader.whole:
         reader.step()
     left = ' that labels, exclude and per_label leave'
     why = left if job.choice else '; a list of AudioSet that is deleted is fetched anew'
-    usable = job.find('true', most=1) or settings.shard != '0/1'
-    require(usable, f'{", ".join(settings.splits)}: not one usable row{why}')
-    return job, labels
-
-
-def plan(settings: Settings, job: Job) -> str:
-    """What a run would do, by list."""
-    lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}{"shared":>10}  with the lists above']
-    to_do, own, shared = 0, job.counts('l.id'), job.counts('l.id', of=f' AND {job.shared}')
-    for split, id in job.reader.ids.items():
-        found = Counter({(status, reason): n for (of, status, reason), n in own.items() if of == id})
-        again = sum(n for (of, *_), n in shared.items() if of == id)
-        left, done, total = rows_left(found), found[DONE, ''], found.total()
-        to_do += left
-        lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
-    size = to_do * clip_size(settings) / 1e6
-    return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {settings.ext}; {job.skipped} lines are no rows'])
-
-
-class Coverage(NamedTuple):
-    """How many rows of a class there are, and what became of them."""
-
-    tag: str
-    label: str
-    rows: int
-    there: int
-    left: int
-    gone: dict[str, int]  # by reason
-
-    @property
-    def lost(self) -> float:
-        return sum(self.gone.values()) / self.rows
-
-
-def cover(job: Job, labels: dict[str, str]) -> list[Coverage]:
-    """What the clips cover of each class, by the share that is lost for good."""
-    classes = defaultdict[str, Counter[str]](Counter)
-    for (tagset, status, reason), count in job.counts('a.tagset', of='').items():
-        for name in job.classes[tagset]:
-            classes[name][DONE if status == DONE else reason if status == GONE else ''] += count
-    made = []
-    for name, found in classes.items():
-        gone = {reason: n for reason, n in found.most_common() if reason not in ('', DONE)}
-        label = labels.get(name, name)
-        made.append(Coverage(name if name in labels else '', label, found.total(), found[DONE], found[''], gone))
-    return sorted(made, key=lambda one: (-one.lost, -one.rows, one.label))
-
-
-def show_coverage(table: list[Coverage], most: int | None = None) -> str:
-    """The table as text, of so many classes."""
-    lines = [f'{"class":<36}{"rows":>9}{"there":>9}{"left":>9}{"lost":>8}  gone']
-    for one in table[:most]:
-        gone = ', '.join(f'{reason} {n}' for reason, n in one.gone.items())
-        label = textwrap.shorten(one.label, 35, placeholder='…')
-        lines.append(f'{label:<36}{one.rows:>9}{one.there:>9}{one.left:>9}{one.lost:>8.1%}  {gone}'.rstrip())
-    more = len(table) - len(table[:most])
-    return '\n'.join([*lines, *([f'... and {more} more classes: python download.py --report'] if more else [])])
-
-
-def save_coverage(path: Path, table: list[Coverage]) -> None:
-    """The table as CSV, with a column for each reason."""
-    reasons = sorted({reason for one in table for reason in one.gone})
-    out = io.StringIO(newline='')
-    rows = csv.writer(out, lineterminator='\n')
-    rows.writerow(['mid', 'label', 'rows', 'there', 'left', 'lost', *(f'gone: {reason}' for reason in reasons)])
-    for one in table:
-        rows.writerow([*one[:5], round(one.lost, 4), *(one.gone.get(reason, 0) for reason in reasons)])
-    replace_file(path, out.getvalue().encode())
+    require(usable or ledger.sharded, f'{", ".join(settings.splits)}: not one usable row{why}')
+    return job
 
 
 def look(settings: Settings) -> int:
     """--dry-run and --report: say how things stand, and do nothing. Beside a run, of what that has read so far."""
-    try:
-        lock, free = claim(settings.ledger), True
-    except UsageError as busy:
-        say(f'{busy}'.partition(';')[0] + ': as far as that is')
-        lock, free = None, False
-    with lock or contextlib.nullcontext(), Ledger(settings, write=free) as ledger:
-        job, labels = open_job(settings, ledger)
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(claim(settings.ledger))
+            ledger = held.enter_context(Ledger(settings))
+        except UsageError as busy:
+            ledger = held.enter_context(Ledger(settings, write=False))
+            say(f'{busy}'.partition(';')[0] + ': as far as that is')
+        job = open_job(settings, ledger)
         if not settings.limit:
             job.reader.finish()
         if settings.dry_run:
-            print(plan(settings, job))
+            print(plan(job))
             return 0
-        table = cover(job, labels)
+        table = coverage(job)
     if settings.report:
         save_coverage(Path(settings.report), table)
     print(f'{len(table)} classes in {settings.report}' if settings.report else show_coverage(table))
@@ -3460,76 +3432,67 @@ def look(settings: Settings) -> int:
 
 
 def settle_rows(settings: Settings, ledger: Ledger) -> int:
-    """Find out what is to be done, and do it; returns how many rows are left."""
-    job, labels = open_job(settings, ledger)
+    """Find out what is to be done, do it, and say what came of it; returns how many rows are left."""
+    job = open_job(settings, ledger)
     job.reopen(settings.again)
-    bar, stop = Progress(job), ''
+    bar = Progress(job)
     with bar.bar:
-        rows = job.rows()
-        if first := next(rows, None):
-            stop = fetch_rows(settings, job, itertools.chain([first], rows), bar)
-        if not settings.limit and not stop:
-            job.reader.finish()
-        if not bar.counted:
-            bar.look()
-            announce(settings, bar)
-        bar.follow()
-    counts = job.counts() if bar.results else bar.counts
-    say(bar.table(counts))
-    table = cover(job, labels) if bar.results else []
-    if table and table[0].gone:
-        say(f'\n{show_coverage(table, 10)}\n')
+        stop = fetch_rows(settings, job, bar)
+        bar.show()
+    counts = job.counts() if stop or bar.examples else bar.counts
+    say(outcome(counts, bar.examples, job.skipped))
+    table = coverage(job) if bar.examples else []
+    if table and table[0]['lost']:
+        say(f'\n{show_coverage(table[:10])}\npython download.py --report shows all {len(table)} classes\n')
+    left = rows_left(counts)
     if stop:
-        size = rows_left(counts) * clip_size(settings) / 1e9
-        left = f'{rows_left(counts)} rows are left, which need about {size:.2f} GB'
-        print(f'stopped: {stop}; {left}; run the same command again', file=sys.stderr)
-    return rows_left(counts)
+        need = f'{left} rows are left, which need about {left * clip_size(settings) / 1e9:.2f} GB'
+        print(f'stopped: {stop}; {need}; run the same command again', file=sys.stderr)
+    return left
 
 
-def claim_ledgers(settings: Settings, held: contextlib.ExitStack) -> Ledger:
-    """Our ledger is ours for the run; without shards, and for verifying, so are all others of this ext."""
-    sharded, unsharded = settings.shard != '0/1', ledger_path(settings, '0/1')
-    if lock := claim(settings.ledger):
-        held.enter_context(lock)
-    others = [path for path in find_ledgers(settings) if of_ext(path, settings.ext) and path != settings.ledger]
+def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
+    """Our ledger, and for us alone; it learns what others know. Those of this ext are for us, too, if we have no
+    shard or verify; a shard only sees that no run without shards goes on."""
+    held.enter_context(claim(settings.ledger))
+    others = [path for path in find_ledgers(settings) if path != settings.ledger]
+    ours = [path for path in others if of_ext(path, settings.ext)]
+    sharded = settings.shard != '0/1'
     with contextlib.ExitStack() as lent:
-        for path in others if settings.verify or not sharded else [unsharded]:
-            if lock := claim(path, patience=2):  # another shard may look at the same moment
-                (lent if sharded else held).enter_context(lock)
+        for path in ours if settings.verify or not sharded else [ledger_path(settings, '0/1')]:
+            (lent if sharded else held).enter_context(claim(path, patience=2))  # other shards look for a moment, too
         ledger = held.enter_context(Ledger(settings))
-        for path in find_ledgers(settings):
-            if path != settings.ledger:
-                learn(ledger, path)
+        for path in others:
+            learn(ledger, path)
         if settings.verify:
-            with contextlib.ExitStack() as opened:
-                verify_clips([ledger, *(opened.enter_context(Ledger(settings, path=path)) for path in others)])
+            verify_clips([ledger, *(lent.enter_context(Ledger(settings, path=path)) for path in ours)])
     return ledger
 
 
+def make_metadata(ledger: Ledger, most: float = math.inf) -> str:
+    """The metadata, if the ledger has at most so many bytes and is not a shard's; says how many records there are."""
+    if ledger.sharded or ledger.path.stat().st_size > most:
+        return 'python download.py --merge makes the metadata of all there is'
+    return merge_metadata(ledger)
+
+
 def run(settings: Settings) -> int:
-    """The job: lists, cookies and locks, then all rows, then the metadata. Returns the exit status."""
+    """The job: cookies and ledgers, then all rows, then the metadata. Returns the exit status."""
     check_ydl_opts(settings)
     settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
-    sharded = settings.shard != '0/1'
     with contextlib.ExitStack() as held:
-        ledger = claim_ledgers(settings, held)
-        for left in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:
-            shutil.rmtree(left, ignore_errors=True)  # of a run that was killed
+        ledger = open_ledger(settings, held)
+        for remains in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:
+            shutil.rmtree(remains, ignore_errors=True)  # of a run that was killed
         try:
             left = settle_rows(settings, ledger)
         except KeyboardInterrupt:
-            print(f'\ninterrupted; {interrupted(ledger)}; the same command goes on', file=sys.stderr)
+            told = make_metadata(ledger, most=150e6)  # two seconds
+            print(f'\ninterrupted; {told}; the same command goes on', file=sys.stderr)
             return 130
-        say('python download.py --merge makes the metadata of all shards' if sharded else merge_metadata(ledger))
+        say(make_metadata(ledger))
     return 1 if left else 0
-
-
-def interrupted(ledger: Ledger) -> str:
-    """The metadata of what is there, unless there is so much of it that Ctrl-C would seem to hang."""
-    if not ledger.sharded and ledger.path.stat().st_size < 150e6:  # bytes; two seconds
-        return merge_metadata(ledger)
-    return 'python download.py --merge makes the metadata of what is there'
 
 
 def open_streams() -> None:
@@ -3560,17 +3523,12 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         print(f'download.py: {hide(str(error))}', file=sys.stderr)
         return 2
-    except sqlite3.DatabaseError as error:
+    except (OSError, sqlite3.Error) as error:  # the ledger or the metadata cannot be written
         broken = 'malformed' in str(error) or 'readonly' in str(error)
-        remedy = remedy_for(error) if broken else 'run the same command again'
-        print(f'download.py: {settings.ledger}: {error}; {remedy}', file=sys.stderr)
+        where = f'{settings.ledger}: ' if isinstance(error, sqlite3.Error) else ''
+        remedy = remedy_for(error) if broken else 'mend that, then run the same command again'
+        print(f'download.py: {where}{error}; {remedy}', file=sys.stderr)
         return 2 if broken else 1
-    except OSError as error:  # the ledger or the metadata cannot be written
-        print(f'download.py: {error}; mend that, then run the same command again', file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        pass
-    return 130
 
 
 if __name__ == '__main__':

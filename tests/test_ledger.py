@@ -217,7 +217,8 @@ def test_a_file_system_without_locks(tmp_path: pathlib.Path, monkeypatch: pytest
         raise why
 
     monkeypatch.setattr(filelock.FileLock, 'acquire', refuse)
-    assert download.claim(tmp_path / 'm4a.sqlite3') is None
+    with download.claim(tmp_path / 'm4a.sqlite3'):
+        pass
 
 
 def test_two_runs_may_not_write(tmp_path: pathlib.Path, csvs: pathlib.Path) -> None:
@@ -225,7 +226,8 @@ def test_two_runs_may_not_write(tmp_path: pathlib.Path, csvs: pathlib.Path) -> N
     busy = pytest.raises(download.UsageError, match=rf'in use by process {os.getpid()} on ')
     with download.claim(path), opened(csvs, ledger=path), busy:
         download.claim(path)
-    download.claim(path).release()
+    with download.claim(path):
+        pass
 
 
 @pytest.mark.parametrize('new', [True, False], ids=['new', 'of another disk'])
