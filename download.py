@@ -1141,11 +1141,6 @@ class Selection:
     def skipped(self) -> int:
         return self.db.execute('SELECT ifnull(sum(skipped), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
 
-    @property
-    def read(self) -> int:
-        """Rows that were read so far."""
-        return self.db.execute('SELECT ifnull(sum(rows), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
-
 
 class Job(Selection):
     """The rows to do of what is chosen."""
@@ -2879,7 +2874,7 @@ class Cluster:
 
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
-    clips = (settings.num_processes + 2) * clip_size(settings)
+    clips = 2 * settings.num_processes * clip_size(settings)  # these and what comes until the next look
     needed = {settings.temps: clips, settings.wavs: clips, settings.root: 3 * settings.ledger.stat().st_size}
     for folder, size in needed.items():
         if (free := shutil.disk_usage(folder).free) < size:
@@ -2887,23 +2882,12 @@ def short_of_space(settings: Settings) -> str:
     return ''
 
 
-def take(pace: Pace, task: Task, result: Result | None) -> None:
-    """Have the pace see what became of a task; None: nobody has tried it."""
-    if result and task.route in pace.routes:
-        pace.see(task, result, time.time())
-    elif result and result.verdict == DONE and task.keep:  # of a node that has left since
-        pace.backlog.settle(result)
-    else:
-        pace.give_back(task, time.time())
-
-
-def fetch_all(job: Job, pace: Pace, pool: Pool | Cluster, tick: Callable[[], None]) -> None:
-    """Have rows fetched as the pace allows and the pool has places, until all are settled or there is a reason to
-    stop."""
+def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None:
+    """Have rows fetched as the pace allows and the pool has places, until all are settled or the pace says stop."""
     flying, came = dict[concurrent.futures.Future, Task](), queue.SimpleQueue[concurrent.futures.Future]()
     checked, end = 0.0, math.inf
     while (flying or not pace.over) and (now := time.monotonic()) < end:
-        if now - checked > 1:
+        if now - checked > 0.2:
             checked, pace.stop = now, pace.stop or short_of_space(job.settings)
             if renew_cookies(job.settings):
                 pace.knock(time.time())
@@ -2917,8 +2901,16 @@ def fetch_all(job: Job, pace: Pace, pool: Pool | Cluster, tick: Callable[[], Non
         with contextlib.suppress(queue.Empty):
             future = came.get(timeout=0.1)
             task = flying.pop(future)
-            take(pace, task, pool.result(task, future))
-        tick()
+            result = pool.result(task, future)
+            if result and task.route in pace.routes:  # else nobody has tried it, or its node has left
+                pace.see(task, result, time.time())
+            else:
+                pace.give_back(task, time.time())
+        if not job.settings.limit:  # else what it takes is read already
+            job.reader.step()
+        bar.show(weather(pace, time.time()))
+        job.reader.ledger.commit()
+        job.reader.ledger.remember(pace.learned)
 
 
 # -------------------------------------------------------------------------------------------------------------- show
@@ -2927,24 +2919,12 @@ def fetch_all(job: Job, pace: Pace, pool: Pool | Cluster, tick: Callable[[], Non
 PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
 
 
+OPEN = (FAILED, '')  # statuses of rows that are not settled; '': not tried
+
+
 def count(counts: Counter[tuple], *statuses: str) -> int:
-    """How many rows have one of these statuses; '' is that of rows that were not tried."""
+    """How many rows have one of these statuses."""
     return sum(n for (*_, status, _), n in counts.items() if status in statuses)
-
-
-def rows_left(counts: Counter[tuple]) -> int:
-    return count(counts, FAILED, '')
-
-
-def announce(settings: Settings, counts: Counter[tuple]) -> None:
-    """What there is to do, and whether the disk has room for it."""
-    total, left = counts.total(), rows_left(counts)
-    share = f' (shard {settings.shard})' if settings.shard != '0/1' else ''
-    found = f'{total} rows, {total - left} settled ({count(counts, DONE)} done), {left} to do'
-    say(f'{", ".join(settings.splits)}{share}: {found}, {settings.ext} in {settings.wavs}')
-    need, free = left * clip_size(settings) / 1e9, shutil.disk_usage(settings.wavs).free / 1e9
-    if free < need:
-        say(f'about {need:.1f} GB are needed and {free:.1f} GB are free: the run stops before the disk is full')
 
 
 class Progress:
@@ -2953,23 +2933,25 @@ class Progress:
     EVERY = 10  # s between plain lines
 
     def __init__(self, job: Job) -> None:
-        self.job, self.seen, self.examples = job, Counter[str](), dict[str, str]()  # rows by status; words by reason
+        self.job, self.seen = job, Counter[str]()  # rows by status
+        self.examples = dict[str, str]()  # of what this run met, by reason
         self.counts = Counter[tuple[str, str]]()  # of all rows, by status and reason, once the lists are read
         self.terminal, self.news, self.spoke = sys.stderr.isatty(), (), time.monotonic()
         plain = {'bar_format': PLAIN, 'file': io.StringIO(), 'mininterval': math.inf}
         self.bar = tqdm(unit='clip', miniters=0, **({'dynamic_ncols': True} if self.terminal else plain))
 
     def count(self) -> None:
-        """Ask the ledger how many rows there are, and what is settled by now."""
-        self.counts = self.job.counts()
+        """Ask the ledger how many rows there are, and say how many of them are to do."""
+        settings, self.counts = self.job.settings, self.job.counts()
         self.seen |= {status: count(self.counts, status) for status in (DONE, GONE)}
-        self.bar.total = self.counts.total()
         self.bar.n = self.bar.initial = self.bar.last_print_n = self.seen.total()
-        announce(self.job.settings, self.counts)
-
-    def see(self, result: Result) -> None:
-        self.seen[result.status] += 1
-        self.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
+        self.bar.total, left = self.counts.total(), count(self.counts, *OPEN)
+        share = f' (shard {settings.shard})' if settings.shard != '0/1' else ''
+        found = f'{self.bar.total} rows, {self.bar.total - left} settled ({self.seen[DONE]} done), {left} to do'
+        say(f'{", ".join(settings.splits)}{share}: {found}, {settings.ext} in {settings.wavs}')
+        need, free = left * clip_size(settings) / 1e9, shutil.disk_usage(settings.wavs).free / 1e9
+        if free < need:
+            say(f'about {need:.1f} GB are needed and {free:.1f} GB are free: the run stops before the disk is full')
 
     def show(self, weather: str = '') -> None:
         """What came and what is going on."""
@@ -3001,44 +2983,36 @@ def plan(job: Job) -> str:
     own, shared = job.counts('l.id'), job.counts('l.id', of=f' AND {job.shared}')
     for split, id in job.reader.ids.items():
         found, others = (Counter({key: n for key, n in all.items() if key[0] == id}) for all in (own, shared))
-        left, total, again = rows_left(found), found.total(), others.total()
+        left, total, again = count(found, *OPEN), found.total(), others.total()
         done = count(found, DONE)
         lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
-    size = rows_left(own) * clip_size(job.settings) / 1e6
+    size = count(own, *OPEN) * clip_size(job.settings) / 1e6
     return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {job.settings.ext}; {job.skipped} lines are no rows'])
 
 
-def coverage(job: Job) -> list[dict[str, Any]]:
-    """Of each class how many rows there are and what became of them; first those that lost the largest share."""
+def coverage(job: Job) -> list[list]:
+    """A head, then of each class how many rows there are and what became of them; the largest lost share first."""
     classes, labels = defaultdict[str, Counter[str]](Counter), job.reader.tagsets.labels
     for (tagset, status, reason), n in job.counts('a.tagset', of='').items():
         for name in job.classes[tagset]:
             classes[name][{DONE: 'there', GONE: f'gone: {reason}'}.get(status, 'left')] += n
-    table = []
+    reasons, table = sorted(set().union(*classes.values()) - {'there', 'left'}), []
     for name, found in classes.items():
-        rows, lost = found.total(), found.total() - found['there'] - found['left']
-        head = {'mid': name if name in labels else '', 'label': labels.get(name, name), 'rows': rows}
-        table.append({**head, 'there': 0, 'left': 0, 'lost': round(lost / rows, 4), **dict(found.most_common())})
-    return sorted(table, key=lambda row: (-row['lost'], -row['rows'], row['label']))
+        gone = [found[reason] for reason in reasons]
+        head = [name if name in labels else '', labels.get(name, name), found.total(), found['there'], found['left']]
+        table.append([*head, round(sum(gone) / found.total(), 4), *gone])
+    table.sort(key=lambda row: (-row[5], -row[2], row[1]))
+    return [['mid', 'label', 'rows', 'there', 'left', 'lost', *reasons], *table]
 
 
-def show_coverage(table: list[dict[str, Any]]) -> str:
+def show_coverage(table: list[list]) -> str:
+    reasons = [name.removeprefix('gone: ') for name in table[0][6:]]
     lines = [f'{"class":<36}{"rows":>9}{"there":>9}{"left":>9}{"lost":>8}  gone']
-    for row in table:
-        label = textwrap.shorten(row['label'], 35, placeholder='…')
-        gone = ', '.join(f'{name[6:]} {n}' for name, n in row.items() if name.startswith('gone: '))
-        lines.append(f'{label:<36}' + '{rows:>9}{there:>9}{left:>9}{lost:>8.1%}'.format(**row) + f'  {gone}'.rstrip())
+    for _, label, rows, there, left, lost, *gone in table[1:]:
+        why = ', '.join(f'{reason} {n}' for n, reason in sorted(zip(gone, reasons, strict=True), reverse=True) if n)
+        label = textwrap.shorten(label, 35, placeholder='…')
+        lines.append(f'{label:<36}{rows:>9}{there:>9}{left:>9}{lost:>8.1%}  {why}'.rstrip())
     return '\n'.join(lines)
-
-
-def save_coverage(path: Path, table: list[dict[str, Any]]) -> None:
-    """As CSV, with a column for each reason."""
-    reasons = sorted({name for row in table for name in row if name.startswith('gone: ')})
-    with replacing(path) as out:
-        columns = ['mid', 'label', 'rows', 'there', 'left', 'lost', *reasons]
-        rows = csv.DictWriter(out, columns, restval=0, lineterminator='\n')
-        rows.writeheader()
-        rows.writerows(table)
 
 
 # -------------------------------------------------------------------------------------------------------------- main
@@ -3332,7 +3306,8 @@ def settle(job: Job, bar: Progress, result: Result) -> None:
         os.replace(result.made, path)
     job.reader.ledger.settle(result)
     job.given.discard(result.segment.clip)
-    bar.see(result)
+    bar.seen[result.status] += 1
+    bar.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
 
 
 def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
@@ -3340,39 +3315,30 @@ def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
     rows, ledger, alone = job.rows(), job.reader.ledger, settings.engine != 'ray'
     if not (first := next(rows, None)):
         return ''
-
-    def tick() -> None:
-        if not settings.limit:
-            job.reader.step()
-        bar.show(weather(pace, time.time()))
-        ledger.commit()
-        ledger.remember(pace.learned)
-
     with contextlib.closing(Pool(settings) if alone else Cluster(settings)) as pool:
         rows, settled = itertools.chain([first], rows), functools.partial(settle, job, bar)
         routes = settings.routes if alone else ()  # of a cluster, nodes bring theirs
         pace = Pace(settings, routes, rows, settled, job.known_good(), ledger.learned())
         try:
-            fetch_all(job, pace, pool, tick)
+            fetch_all(job, bar, pace, pool)
         except (OSError, sqlite3.Error) as error:  # the ledger or a clip's place cannot be written
             return f'{error}; mend that'
     return pace.stop
 
 
 def open_lists(settings: Settings, ledger: Ledger) -> Reader:
-    """The lists and what belongs to them, fetched where they are missing; AudioSet's come first."""
-
-    def fetched(path: Path) -> Path:
-        provide(path, settings.routes.values())
-        return path
-
-    order = sorted(settings.splits, key=rank_of)
-    paths = {split: fetched(list_path(settings, split)) for split in order}
-    lists = {split: (path, recognise(path)) for split, path in paths.items()}
-    labels, names = read_labels(fetched(settings.csvs / 'class_labels_indices.csv')), dict[str, str]()
+    """The lists, AudioSet's first, and the names of their classes, fetched where they are missing."""
+    order, routes = sorted(settings.splits, key=rank_of), settings.routes.values()
+    lists = dict[str, tuple[Path, Form]]()
+    for split in order:
+        provide(path := list_path(settings, split), routes)
+        lists[split] = path, recognise(path)
+    provide(path := settings.csvs / 'class_labels_indices.csv', routes)
+    labels, strong = read_labels(path), dict[str, str]()
     if any('clip' in form.columns for _, form in lists.values()):
-        names = read_names(fetched(settings.csvs / 'mid_to_display_name.tsv'))
-    reader = Reader(ledger, lists, names | labels, names)
+        provide(path := settings.csvs / 'mid_to_display_name.tsv', routes)
+        strong = read_names(path)
+    reader = Reader(ledger, lists, strong | labels, strong)
     if settings.labels or settings.exclude or not set(reader.lines) & set(WEAK):
         for split in order:  # else in passing, behind AudioSet's long ones, which give shared clips their names
             if split not in WEAK:
@@ -3401,14 +3367,13 @@ def open_job(settings: Settings, ledger: Ledger) -> Job:
     job = Job(reader, settings, make_choice(settings, reader))
     while not (usable := job.find('true', most=1)) and not reader.whole:
         reader.step()
-    left = ' that labels, exclude and per_label leave'
-    why = left if job.choice else '; a list of AudioSet that is deleted is fetched anew'
-    require(usable or ledger.sharded, f'{", ".join(settings.splits)}: not one usable row{why}')
+    why = 'that labels, exclude and per_label leave; a list of AudioSet that is deleted is fetched anew'
+    require(usable or ledger.sharded, f'{", ".join(settings.splits)}: not one usable row {why}')
     return job
 
 
-def look(settings: Settings) -> int:
-    """--dry-run and --report: say how things stand, and do nothing. Beside a run, of what that has read so far."""
+def look(settings: Settings) -> str:
+    """What --dry-run and --report tell; beside a run, of what that has read so far."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(claim(settings.ledger))
@@ -3420,15 +3385,13 @@ def look(settings: Settings) -> int:
         if not settings.limit:
             job.reader.finish()
         if settings.dry_run:
-            print(plan(job))
-            return 0
+            return plan(job)
         table = coverage(job)
-    if settings.report:
-        save_coverage(Path(settings.report), table)
-    print(f'{len(table)} classes in {settings.report}' if settings.report else show_coverage(table))
-    if not table:
-        print('these lists name no classes')
-    return 0
+    if not settings.report:
+        return show_coverage(table)
+    with replacing(Path(settings.report)) as out:
+        csv.writer(out, lineterminator='\n').writerows(table)
+    return f'{len(table) - 1} classes in {settings.report}'
 
 
 def settle_rows(settings: Settings, ledger: Ledger) -> int:
@@ -3441,10 +3404,10 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
         bar.show()
     counts = job.counts() if stop or bar.examples else bar.counts
     say(outcome(counts, bar.examples, job.skipped))
-    table = coverage(job) if bar.examples else []
-    if table and table[0]['lost']:
-        say(f'\n{show_coverage(table[:10])}\npython download.py --report shows all {len(table)} classes\n')
-    left = rows_left(counts)
+    table = coverage(job)[:11] if bar.examples else []
+    if table[1:] and table[1][5]:
+        say(f'\n{show_coverage(table)}\npython download.py --report shows all classes\n')
+    left = count(counts, *OPEN)
     if stop:
         need = f'{left} rows are left, which need about {left * clip_size(settings) / 1e9:.2f} GB'
         print(f'stopped: {stop}; {need}; run the same command again', file=sys.stderr)
@@ -3495,29 +3458,21 @@ def run(settings: Settings) -> int:
     return 1 if left else 0
 
 
-def open_streams() -> None:
-    """Have somewhere to speak to, even where the shell has closed it; no title ends the run where it cannot be
-    shown."""
-    for name in ('stdout', 'stderr'):
-        stream = getattr(sys, name) or open(os.devnull, 'w')  # noqa: SIM115  # for the whole run
-        stream.reconfigure(errors='replace')
-        setattr(sys, name, stream)
-
-
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
     for name in {'SIGTERM', 'SIGHUP'} & set(dir(signal)):  # a scheduler's or a closing terminal's request is a Ctrl-C
         if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
             signal.signal(getattr(signal, name), signal.default_int_handler)
-    open_streams()
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name) or open(os.devnull, 'w')  # noqa: SIM115  # where the shell has closed it
+        stream.reconfigure(errors='replace')  # no title ends the run where it cannot be shown
+        setattr(sys, name, stream)
     try:
         settings = read_settings(argv)
         open_root(settings)
         open_routes(settings)
-        if settings.dry_run or settings.report is not None:
-            return look(settings)
-        if settings.merge:
-            print(merge_ledgers(settings))
+        if settings.merge or settings.dry_run or settings.report is not None:
+            print(merge_ledgers(settings) if settings.merge else look(settings))
             return 0
         return run(settings)
     except UsageError as error:
