@@ -618,10 +618,10 @@ def address(name: str) -> str:
     return f'{CORPUS}{"strong" if name.endswith(".tsv") else "v1/csv"}/{name}'
 
 
-def provide(path: Path, routes: Iterable[str]) -> None:
+def provide(path: Path, routes: Iterable[str]) -> Path:
     """Fetch a list of AudioSet's by the first route that works, unless the user or an earlier run put it there."""
     if path.exists():
-        return
+        return path
     why: object = ''
     for route in routes:
         trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trusted_certificates()))
@@ -634,7 +634,7 @@ def provide(path: Path, routes: Iterable[str]) -> None:
             continue
         replace_file(path, content)
         say(f'fetched {path.name}')
-        return
+        return path
     there = ', '.join(sorted(p.name for p in path.parent.glob('*.[ct]sv'))) or 'nothing'
     why = f'{address(path.name)} cannot be fetched ({why})'
     raise UsageError(f'{path} is not there (but {there}), and {why}; put it there yourself')
@@ -2789,8 +2789,6 @@ class Cluster:
 
 
 # -------------------------------------------------------------------------------------------------------------- run
-
-
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
     clips = 2 * settings.num_processes * clip_size(settings)  # these and what comes until the next look
@@ -2834,10 +2832,7 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
 
 # -------------------------------------------------------------------------------------------------------------- show
 
-
 PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
-
-
 OPEN = (FAILED, '')  # statuses of rows that are not settled; '': not tried
 
 
@@ -2852,8 +2847,7 @@ class Progress:
     EVERY = 10  # s between plain lines
 
     def __init__(self, job: Job) -> None:
-        self.job, self.seen = job, Counter[str]()  # rows by status
-        self.examples = dict[str, str]()  # of what this run met, by reason
+        self.job, self.seen, self.examples = job, Counter[str](), dict[str, str]()  # rows by status; words by reason
         self.counts = Counter[tuple[str, str]]()  # of all rows, by status and reason, once the lists are read
         self.terminal, self.news, self.spoke = sys.stderr.isatty(), (), time.monotonic()
         plain = {'bar_format': PLAIN, 'file': io.StringIO(), 'mininterval': math.inf}
@@ -2902,13 +2896,11 @@ def plan(job: Job) -> str:
     own, shared = job.counts('l.id'), job.counts('l.id', of=job.shared)
     for split, id in job.reader.ids.items():
         found, others = (Counter({key: n for key, n in all.items() if key[0] == id}) for all in (own, shared))
-        left, total, again = count(found, *OPEN), found.total(), others.total()
-        done = count(found, DONE)
+        left, done, total, again = count(found, *OPEN), count(found, DONE), found.total(), others.total()
         lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
-    size = count(own, *OPEN) * clip_size(job.settings) / 1e6
-    return '\n'.join(
-        [*lines, f'to do: about {size:,.0f} MB of {job.settings.ext}; {job.total("skipped")} lines are no rows']
-    )
+    size, skipped = count(own, *OPEN) * clip_size(job.settings) / 1e6, job.total('skipped')
+    lines.append(f'to do: about {size:,.0f} MB of {job.settings.ext}; {skipped} lines are no rows')
+    return '\n'.join(lines)
 
 
 def coverage(job: Job) -> list[list]:
@@ -2920,10 +2912,10 @@ def coverage(job: Job) -> list[list]:
     reasons, table = sorted(set().union(*classes.values()) - {'there', 'left'}), []
     for name, found in classes.items():
         gone = [found[reason] for reason in reasons]
-        head = [name if name in labels else '', labels.get(name, name), found.total(), found['there'], found['left']]
-        table.append([*head, round(sum(gone) / found.total(), 4), *gone])
-    table.sort(key=lambda row: (-row[5], -row[2], row[1]))
-    return [['mid', 'label', 'rows', 'there', 'left', 'lost', *reasons], *table]
+        known = [name if name in labels else '', labels.get(name, name), found.total(), found['there'], found['left']]
+        table.append([*known, round(sum(gone) / found.total(), 4), *gone])
+    head = ['mid', 'label', 'rows', 'there', 'left', 'lost', *reasons]
+    return [head, *sorted(table, key=lambda row: (-row[5], -row[2], row[1]))]
 
 
 def show_coverage(table: list[list]) -> str:
@@ -3250,16 +3242,12 @@ def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
 def open_lists(settings: Settings, ledger: Ledger) -> Reader:
     """The lists, AudioSet's first, and the names of their classes, fetched where they are missing."""
     order, routes = sorted(settings.splits, key=rank_of), settings.routes.values()
-    lists = dict[str, tuple[Path, Form]]()
-    for split in order:
-        provide(path := list_path(settings, split), routes)
-        lists[split] = path, recognise(path)
-    provide(path := settings.csvs / 'class_labels_indices.csv', routes)
-    labels, strong = read_labels(path), dict[str, str]()
-    if any('clip' in form.columns for _, form in lists.values()):
-        provide(path := settings.csvs / 'mid_to_display_name.tsv', routes)
-        strong = read_names(path)
-    reader = Reader(ledger, lists, strong | labels, strong)
+    paths = {split: provide(list_path(settings, split), routes) for split in order}
+    lists = {split: (path, recognise(path)) for split, path in paths.items()}
+    labels = read_labels(provide(settings.csvs / 'class_labels_indices.csv', routes))
+    strong = any('clip' in form.columns for _, form in lists.values())
+    names = read_names(provide(settings.csvs / 'mid_to_display_name.tsv', routes)) if strong else {}
+    reader = Reader(ledger, lists, names | labels, names)
     if settings.labels or settings.exclude or not set(reader.lines) & set(WEAK):
         for split in order:  # else in passing, behind AudioSet's long ones, which give shared clips their names
             if split not in WEAK:
@@ -3273,8 +3261,7 @@ def make_choice(settings: Settings, reader: Reader) -> Choice | None:
         return None
     names, below = reader.labels, dict[str, list[str]]()
     if (settings.labels or settings.exclude) and settings.descendants:
-        provide(settings.csvs / 'ontology.json', settings.routes.values())
-        theirs, below = read_ontology(settings.csvs / 'ontology.json')
+        theirs, below = read_ontology(provide(settings.csvs / 'ontology.json', settings.routes.values()))
         names = theirs | names
     own = reader.ledger.db.execute("SELECT DISTINCT labels FROM tagset WHERE tags = '[]'")
     known = {name.casefold() for (texts,) in own for name in json.loads(texts)}
@@ -3336,8 +3323,7 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
 
 
 def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
-    """Our ledger, and for us alone; it learns what others know. Those of this ext are for us, too, if we have no
-    shard or verify; a shard only sees that no run without shards goes on."""
+    """Our ledger, for us alone; so are all of this ext for --verify and without shards, which a shard keeps out."""
     held.enter_context(claim(settings.ledger))
     others = [path for path in find_ledgers(settings) if path != settings.ledger]
     ours = [path for path in others if of_ext(path, settings.ext)]
@@ -3354,7 +3340,7 @@ def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
 
 
 def make_metadata(ledger: Ledger, most: float = math.inf) -> str:
-    """The metadata, if the ledger has at most so many bytes and is not a shard's; says how many records there are."""
+    """The metadata, if the ledger has at most so many bytes (150 MB: 2 s) and is not a shard's; says what there is."""
     if ledger.sharded or ledger.path.stat().st_size > most:
         return 'python download.py --merge makes the metadata of all there is'
     return merge_metadata(ledger)
@@ -3372,8 +3358,7 @@ def run(settings: Settings) -> int:
         try:
             left = settle_rows(settings, ledger)
         except KeyboardInterrupt:
-            told = make_metadata(ledger, most=150e6)  # two seconds
-            print(f'\ninterrupted; {told}; the same command goes on', file=sys.stderr)
+            print(f'\ninterrupted; {make_metadata(ledger, most=150e6)}; the same command goes on', file=sys.stderr)
             return 130
         say(make_metadata(ledger))
     return 1 if left else 0
