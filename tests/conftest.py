@@ -30,8 +30,8 @@ hypothesis.settings.load_profile('patient')
 RATE = 44100  # Hz
 SECRET = 'hush-hush-7531'  # a cookie's value, a password
 LOGIN = ['LOGIN_INFO', 'SAPISID', '__Secure-1PSAPISID', '__Secure-3PSAPISID']
-# the same behaviour without the waiting
-QUICK = ['--retry-pause', '0.05', '--timeout', '3', '--pause', '0.2', '--longest-pause', '0.5']
+# the same behaviour without the waiting, and with few processes to start, however many cores there are
+QUICK = ['--retry-pause', '0.05', '--timeout', '3', '--pause', '0.2', '--longest-pause', '0.5', '--num-processes', '4']
 
 
 def hear_signals() -> None:

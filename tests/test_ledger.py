@@ -318,7 +318,7 @@ def test_looking_and_merging_beside_a_run(program: Program, shard: str) -> None:
     ours = [row for row in rows if shard == '0/1' or zlib.crc32(row[:11].encode()) % 2 == 0]
     there = len(set(ours) & set(rows[:15]))
     process = program.start('--timeout', '60', '--shard', shard)
-    wait_for(lambda: len(program.settled) == there)
+    wait_for(lambda: program.clips() and len(program.settled) == there)
     for _ in range(2):
         assert f'{there} records' in program.run('--merge').stdout
     assert re.search(rf'^eval +\d+ +{there} +{there} ', program.run('--dry-run', '--shard', shard).stdout, re.M)

@@ -29,7 +29,7 @@ def shares(csvs: pathlib.Path, lines: list[str], shards: int, **settings: object
     return found
 
 
-@given(st.lists(LINES, max_size=60), st.integers(1, 9), st.none() | st.integers(1, 40))
+@given(st.lists(LINES, max_size=60), st.integers(1, 6), st.none() | st.integers(1, 40))
 def test_shards_partition_the_rows(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str], shards: int, limit: int | None
 ) -> None:
