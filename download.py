@@ -49,7 +49,6 @@ import tempfile
 import textwrap
 import threading
 import time
-import tokenize
 import traceback
 import urllib.parse
 import urllib.request
@@ -491,12 +490,11 @@ class Choice(NamedTuple):
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: str = 'w') -> Iterator[Any]:
+def replacing(path: Path) -> Iterator[TextIO]:
     """A file that is written under another name and renamed in the end, so that it is there whole or not at all."""
     made = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}')
-    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
     try:
-        with open(made, mode, **text) as out:
+        with open(made, 'w', encoding='utf-8', newline='\n') as out:
             yield out
         os.replace(made, path)
     finally:
@@ -525,11 +523,11 @@ def provide(path: Path, routes: Iterable[str]) -> Path:
         proxy = urllib.request.ProxyHandler({'https': route} if route else None)  # None: the environment's
         try:
             with urllib.request.build_opener(trust, proxy).open(address, timeout=60) as answer:
-                content = answer.read()
+                content = answer.read().decode(errors='replace')
         except (OSError, http.client.HTTPException) as error:
             why = str(getattr(error, 'reason', error))
         else:
-            with replacing(path, 'wb') as out:
+            with replacing(path) as out:
                 out.write(content)
             say(f'fetched {path.name}')
             return path
@@ -2914,6 +2912,7 @@ def rows_left(counts: Counter[tuple[str, str]]) -> int:
 
 
 NONE = type(None)
+SETTING = re.compile(r'^# (\w.*)|^(\w+)(?:: (.+?))? *=(.*(?:\n[ )\]}].*)*)', re.MULTILINE)  # or a heading above
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
@@ -2936,70 +2935,51 @@ KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> i
 }
 
 
-class Setting(NamedTuple):
-    """A global of the settings block, as its source shows it."""
-
-    group: str  # the comment above
-    name: str
-    kind: str  # a key of KINDS
-    about: str  # the comment behind
-
-
-def kind_of(annotation: str, value: Any) -> str:
-    """A key of KINDS; by its value where the user has edited the annotation away."""
-    kind = annotation.replace('|', ' | ')
-    return kind if kind in KINDS else next((kind for kind in KINDS if type(value) in KINDS[kind][0]), 'list[str]')
-
-
-def read_block(source: str) -> Iterator[Setting]:
-    """The settings: what is assigned between their banner and the next one, however it is laid out."""
-    group = statement = about = ''
-    block = io.StringIO(source.partition('- settings\n')[2])
-    for token, text, *_ in tokenize.generate_tokens(block.readline):
-        if token == tokenize.COMMENT and text.startswith('# ---'):
-            return
-        if token == tokenize.COMMENT and not statement:
-            group = text.lstrip('# ')
-        elif token == tokenize.COMMENT:
-            about = f'{about} {text.lstrip("# ")}'.lstrip()
-        elif token != tokenize.NEWLINE:
-            statement += text.strip()
-        elif found := re.match(r'(\w+)(?::(.+?))?=', statement):
-            name, annotation = found.groups('')
-            yield Setting(group, name, kind_of(annotation, globals().get(name)), about)
-            statement = about = ''
-
-
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UsageError(f'{message} (see --help)')
 
 
-def show(name: str, value: Any) -> str:
-    return '…' if name == 'proxies' and value else repr(value)  # they may hold passwords
+def read_block(source: str) -> Iterator[tuple[str, str, str, str]]:
+    """Heading, name, annotation and comment of each setting, however it is laid out."""
+    heading = ''
+    block = source.partition('- settings\n')[2].partition('\n# --')[0]
+    for above, name, annotation, rest in SETTING.findall(block):
+        heading = above or heading
+        if name:
+            yield heading, name, annotation, ' '.join(re.findall(r'\s#\s*(.+)', rest))
 
 
-def make_parser(block: list[Setting]) -> Parser:
-    """A flag for each setting, which tells only what is given."""
+def kind_of(annotation: str, value: Any) -> str:
+    """A key of KINDS: by the value where the annotation was edited away."""
+    plain = next((kind for kind, (types, _) in KINDS.items() if type(value) in types), 'list[str]')
+    return annotation if annotation in KINDS else plain
+
+
+def make_parser(block: list[tuple[str, str, str, str]]) -> Parser:
+    """A flag for each setting; only those that are given are told."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    groups = {setting.group: parser.add_argument_group(setting.group) for setting in block}
-    for group, name, kind, about in block:
-        reading = KINDS[kind][1]
+    groups = {heading: parser.add_argument_group(heading) for heading, *_ in block}
+    for heading, name, annotation, about in block:
+        value, flag = globals()[name], f'--{name.replace("_", "-")}'
+        shown = '…' if name == 'proxies' and value else repr(value)  # they may hold passwords
+        reading = dict(KINDS[kind_of(annotation, value)][1])
         if name in CHOICES:
-            reading = reading | {'metavar': '{' + ','.join(str(choice) for choice in CHOICES[name] if choice) + '}'}
-        told = f'{about} ({show(name, globals()[name])})'.replace('%', '%%')
-        groups[group].add_argument(f'--{name.replace("_", "-")}', default=argparse.SUPPRESS, help=told, **reading)
+            reading['metavar'] = '{' + ','.join(str(choice) for choice in CHOICES[name] if choice) + '}'
+        told = f'{about} ({shown})'.replace('%', '%%')
+        groups[heading].add_argument(flag, default=argparse.SUPPRESS, help=told, **reading)
     return parser
 
 
 def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, over them what a preset makes of them, and over that the flags."""
     block = list(read_block(Path(__file__).read_text(encoding='utf-8')))
-    edited = {setting.name: globals()[setting.name] for setting in block}
+    edited = {name: globals()[name] for _, name, *_ in block}
     flags = vars(make_parser(block).parse_args(argv))
     given = edited | flags
-    for _, name, kind, _ in block:
-        require(type(given[name]) in KINDS[kind][0], f'{name} = {show(name, given[name])}: use {kind}')
+    for _, name, annotation, _ in block:
+        kind = kind_of(annotation, edited[name])
+        require(type(given[name]) in KINDS[kind][0], f'{name}: use {kind}, not {type(given[name]).__name__}')
     settings = Settings(**edited | PRESETS.get(given['preset'], {}) | flags)
     check_settings(settings)
     return settings
@@ -3085,9 +3065,10 @@ def open_root(settings: Settings) -> None:
     settings.ledger, tag = ledger_path(settings), f'{settings.ext}-{settings.shard.replace("/", "-of-")}'
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}-'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
-    settings.cookie_path = path = root / Path(settings.cookie_path).expanduser()
-    absent = path == root / 'cookies.txt' and not path.exists()
-    require(absent or path.is_file(), f'cookie_path = {path}: is no file')
+    path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
+    settings.cookies, settings.cookie_stamp = '', 0  # stamp: of the file as it was read in passing, ns
+    wanted = path.exists() or path != root / 'cookies.txt'
+    require(not wanted or path.is_file(), f'cookie_path = {path}: is no file')
     try:
         for folder in (settings.wavs, settings.temps, settings.ledger.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -3110,24 +3091,19 @@ def read_cookies(path: Path) -> str:
     return '\n'.join(['# Netscape HTTP Cookie File', *map('\t'.join, rows), '']) if rows else ''
 
 
-def modified(path: Path) -> int:
-    """When a file was written last, in ns; 0 for none."""
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime_ns
-    return 0
-
-
 def renew_cookies(settings: Settings) -> bool:
     """Whether there are new cookies: the file was put there, replaced or taken away."""
-    path, former, stamp = settings.cookie_path, settings.cookies, modified(settings.cookie_path)
+    path, former, stamp = settings.cookie_path, settings.cookies, 0
+    with contextlib.suppress(OSError):
+        stamp = path.stat().st_mtime_ns
     if stamp != settings.cookie_stamp:
         settings.cookie_stamp = stamp
         try:
             settings.cookies = read_cookies(path)
-            told = 'cookies are used' if settings.cookies else 'absence counts'
-            say(f'{path.name} has changed: from now on its {told}')
         except (UsageError, OSError) as error:
             say(f'{error}; going on with the former cookies')
+    if settings.cookies != former:
+        say(f'{path.name} has changed: from now on its {"cookies are used" if settings.cookies else "absence counts"}')
     return settings.cookies != former
 
 
@@ -3386,7 +3362,6 @@ def claim_ledgers(settings: Settings, held: contextlib.ExitStack) -> Ledger:
 def run(settings: Settings) -> int:
     """The job: lists, cookies and locks, then all rows, then the metadata. Returns the exit status."""
     check_ydl_opts(settings)
-    settings.cookie_stamp = modified(settings.cookie_path)
     settings.cookies = read_cookies(settings.cookie_path)
     sharded = settings.shard != '0/1'
     with contextlib.ExitStack() as held:
