@@ -42,7 +42,6 @@ import re
 import shutil
 import signal
 import sqlite3
-import ssl
 import subprocess
 import sys
 import tempfile
@@ -303,7 +302,6 @@ EXPECTED = (
     'expected: rows `YTID, start, end, "tag,tag"` as AudioSet\'s, rows `YTID,start,label,subset` as VGGSound\'s, or a '
     'header that names ytid (or youtube_id), start (or start_time) and maybe end or duration, tags, label, caption'
 )
-PUBLISHED = re.compile(r'([\w-]{11}), (\d+\.\d+), (\d+\.\d+), "([\w/,-]*)"\s*', re.ASCII)  # a row of AudioSet's
 
 
 class Row(NamedTuple):
@@ -326,7 +324,7 @@ def milliseconds(seconds: str) -> int:
 
 def distinct(texts: Iterable[str]) -> tuple[str, ...]:
     """The same without what is empty or repeated."""
-    return tuple(text for text in dict.fromkeys(texts) if text)
+    return tuple(filter(None, dict.fromkeys(texts)))
 
 
 def read_event(cells: dict[str, str], names: dict[str, str]) -> Row:
@@ -370,13 +368,8 @@ class Form(NamedTuple):
 
     def read(self, line: bytes, names: dict[str, str]) -> Row:
         """A line; ValueError or csv.Error says what is wrong with it. `names`: of strong labels, by MID."""
-        text = line.decode(errors='replace')
-        if not self.headed and (published := PUBLISHED.fullmatch(text)):  # csv would take four times as long
-            ytid, start, end, tags = published.groups()
-            row = Row(ytid, milliseconds(start), milliseconds(end), distinct(tags.split(',')))
-        else:
-            cells = self.cells(text)
-            row = read_event(cells, names) if 'clip' in cells else read_row(cells)
+        cells = self.cells(line.decode(errors='replace'))
+        row = read_event(cells, names) if 'clip' in cells else read_row(cells)
         require(re.fullmatch(r'[A-Za-z0-9_-]{11}', row.ytid), f'{row.ytid!r} is not a video id')
         end = row.start + round(1000 * LENGTH) if row.end is None else row.end
         require(0 <= row.start < end < DAY * 1000, f'no clip from {row.start / 1000} to {end / 1000} s')
@@ -411,9 +404,8 @@ def recognise(path: Path) -> Form:
 
 
 def read_lines(path: Path, headed: bool = False, at: int = 0, lines: int = 0) -> Iterator[tuple[int, bytes, int]]:
-    """The lines that should be rows, with their numbers and where they end (bytes), from some place on; each by
-    itself: a stray quote costs its own row only. Those that begin with # are comments; after a header, they may be
-    rows."""
+    """The lines that should be rows, from some place on, with their numbers and where they end (bytes). Those that
+    begin with # are comments; after a header, they may be rows."""
     with open(path, 'rb') as file:
         file.seek(at)
         comments = True
@@ -467,25 +459,23 @@ class Choice(NamedTuple):
         return (not self.labels or not self.labels.isdisjoint(plain)) and self.exclude.isdisjoint(plain)
 
     def pick(self, classes: Iterable[tuple[str, ...]]) -> bytearray:
-        """For each row 1 if it is taken: class by class, rare ones first, rows that take others beyond their number
-        last."""
+        """For each row 1 if it is taken: class by class, rare ones first, rows that exceed another's number last."""
         rows = list(classes)
-        taken = {found: self.takes(found) for found in set(rows)}
-        picked = bytearray(not found and taken[found] for found in rows)  # what has no class is nobody's share
+        counted = {found: [name for name in found if self.takes(found) and self.takes([name])] for found in set(rows)}
         members = defaultdict[str, array](lambda: array('L'))  # class -> indexes of its rows
         for index, found in enumerate(rows):
-            for name in found if taken[found] else ():
-                if not self.labels or self.takes([name]):
-                    members[name].append(index)
+            for name in counted[found]:
+                members[name].append(index)
+        picked = bytearray(not found and self.takes(found) for found in rows)  # what has no class is nobody's share
         count = Counter[str]()
         for name in sorted(members, key=lambda name: (len(members[name]), name)):
             order = list(members[name]) if count[name] < self.per_label else []
             random.Random(f'{self.seed} {name}').shuffle(order)
-            order.sort(key=lambda index: sum(count[of] >= self.per_label for of in rows[index]))
+            order.sort(key=lambda index: sum(count[of] >= self.per_label for of in counted[rows[index]]))
             for index in order:
                 if count[name] < self.per_label and not picked[index]:
                     picked[index] = 1
-                    count.update(of for of in rows[index] if of in members)
+                    count.update(counted[rows[index]])
         return picked
 
 
@@ -501,13 +491,6 @@ def replacing(path: Path) -> Iterator[TextIO]:
         made.unlink(missing_ok=True)
 
 
-def trusted_certificates() -> str:
-    """The CA file that yt-dlp, ffmpeg and we trust alike: the user's, else certifi's."""
-    import certifi
-
-    return os.environ.get('SSL_CERT_FILE') or certifi.where()
-
-
 CORPUS = 'https://storage.googleapis.com/us_audioset/youtube_corpus/'
 ONTOLOGY = 'https://raw.githubusercontent.com/audioset/ontology/master/'
 FOLDERS = {'.csv': f'{CORPUS}v1/csv/', '.tsv': f'{CORPUS}strong/', '.json': ONTOLOGY}  # of AudioSet's files
@@ -518,11 +501,10 @@ def provide(path: Path, routes: Iterable[str]) -> Path:
     if path.exists():
         return path
     address, why = f'{FOLDERS[path.suffix]}{path.name}', ''
-    trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trusted_certificates()))
     for route in routes:
         proxy = urllib.request.ProxyHandler({'https': route} if route else None)  # None: the environment's
         try:
-            with urllib.request.build_opener(trust, proxy).open(address, timeout=60) as answer:
+            with urllib.request.build_opener(proxy).open(address, timeout=60) as answer:
                 content = answer.read().decode(errors='replace')
         except (OSError, http.client.HTTPException) as error:
             why = str(getattr(error, 'reason', error))
@@ -1514,7 +1496,7 @@ def input_args(settings: Settings, segment: Segment, source: Source, flags: set[
     if not is_direct(source):
         return ['-loglevel', 'error', *cut]
     args = ['-loglevel', 'error', '-rw_timeout', str(int(settings.timeout * 1e6))]  # µs
-    args += ['-tls_verify', '1', '-ca_file', trusted_certificates()]
+    args += ['-tls_verify', '1', '-ca_file', os.environ['SSL_CERT_FILE']]
     size = int((source.get('tbr') or 1000) * 125 * length * REQUESTS.get(source.get('ext') or '', 1.4))
     for flag, value in {**HTTP_FLAGS, 'request_size': max(size, 1 << 16)}.items():
         args += [f'-{flag}', str(value)] if flag in flags else []
@@ -1612,7 +1594,7 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
         'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again
         'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
-        'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
+        'compat_opts': {'no-certifi'},  # but what SSL_CERT_FILE names
         **({'proxy': route} if route else {}), **settings.ydl_opts, 'format': lambda context: extractor.choose(context),
     }  # fmt: skip
     if not cheap:
@@ -3016,8 +2998,7 @@ def check_settings(s: Settings) -> None:
         require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
     rates = RATES.get(s.ext, range(1, 384_001))
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
-    require(s.splits, 'splits is empty: name at least one list')
-    require(len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: one is named twice')
+    require(s.splits and len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: name one or more, and each once')
     for split in map(str, s.splits):
         plain = re.fullmatch(r'\w[\w.-]*(?<!\.[ct]sv)', split)
         require(plain, f'splits: {split!r} is no name (of a list without its extension, with spaces between names)')
@@ -3040,17 +3021,20 @@ def check_settings(s: Settings) -> None:
 def read_proxy(proxy: str, port: str = '') -> tuple[str, str]:
     """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it. `port`: where it names none."""
     found = re.fullmatch(r'(?:http://)?([^\s/]+@|)([^\s/:@]+|\[[\da-f:.]+\])(?::(\d+))?/?', proxy, re.IGNORECASE)
-    use = 'http://user:password@host:port (special characters as %40), http://host:port or direct'
+    use = 'use http://user:password@host:port (special characters as %40), http://host:port or direct'
     why = f'{use}; ffmpeg knows neither SOCKS nor https proxies'
-    require(found and (found[3] or port), f'proxy {proxy.rpartition("@")[2]}: use {why}')
+    require(found and (found[3] or port), f'proxy {proxy.rpartition("@")[2]}: {why}')
     login, host, port = found.groups(port)
     return f'{host}:{port}', f'http://{login}{host}:{port}'
 
 
 def open_routes(settings: Settings) -> None:
     """Add to the settings how YouTube may be reached, name -> proxy: media must come by the address that asked."""
-    bundle, proxies = os.environ.get('SSL_CERT_FILE'), settings.proxies or ['direct']
-    require(not bundle or os.path.isfile(bundle), f'SSL_CERT_FILE = {bundle}: no such file')
+    import certifi
+
+    trusted = os.environ['SSL_CERT_FILE'] = os.environ.get('SSL_CERT_FILE') or certifi.where()  # for all
+    require(os.path.isfile(trusted), f'SSL_CERT_FILE = {trusted}: no such file')
+    proxies = settings.proxies or ['direct']
     around = urllib.request.getproxies() if 'direct' in proxies else {}
     if proxy := around.get('https') or around.get('all') or around.get('http'):
         os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy, '80')[1]  # the one that ffmpeg reads
