@@ -52,7 +52,6 @@ import traceback
 import urllib.parse
 import urllib.request
 import zlib
-from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -298,10 +297,7 @@ COLUMNS = {  # what a column tells -> names that it goes by
     'caption': 'caption captions',
     'subset': 'split subset',
 }
-EXPECTED = (
-    'expected: rows `YTID, start, end, "tag,tag"` as AudioSet\'s, rows `YTID,start,label,subset` as VGGSound\'s, or a '
-    'header that names ytid (or youtube_id), start (or start_time) and maybe end or duration, tags, label, caption'
-)
+FORMS = 'rows `YTID, start, end, "tag,tag"` or `YTID,start,label,subset`, or a header with at least ytid and start'
 
 
 class Row(NamedTuple):
@@ -400,7 +396,7 @@ def recognise(path: Path) -> Form:
         return AUDIOSET
     if len(cells) == 4 and times == [True, False]:
         return VGGSOUND._replace(separator=separator)
-    raise UsageError(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
+    raise UsageError(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; expected: {FORMS}')
 
 
 def read_lines(path: Path, headed: bool = False, at: int = 0, lines: int = 0) -> Iterator[tuple[int, bytes, int]]:
@@ -462,14 +458,14 @@ class Choice(NamedTuple):
         """For each row 1 if it is taken: class by class, rare ones first, rows that exceed another's number last."""
         rows = list(classes)
         counted = {found: [name for name in found if self.takes(found) and self.takes([name])] for found in set(rows)}
-        members = defaultdict[str, array](lambda: array('L'))  # class -> indexes of its rows
+        members = defaultdict[str, list[int]](list)  # class -> indexes of its rows
         for index, found in enumerate(rows):
             for name in counted[found]:
                 members[name].append(index)
         picked = bytearray(not found and self.takes(found) for found in rows)  # what has no class is nobody's share
         count = Counter[str]()
         for name in sorted(members, key=lambda name: (len(members[name]), name)):
-            order = list(members[name]) if count[name] < self.per_label else []
+            order = members[name] if count[name] < self.per_label else []
             random.Random(f'{self.seed} {name}').shuffle(order)
             order.sort(key=lambda index: sum(count[of] >= self.per_label for of in counted[rows[index]]))
             for index in order:
@@ -2894,7 +2890,8 @@ def rows_left(counts: Counter[tuple[str, str]]) -> int:
 
 
 NONE = type(None)
-SETTING = re.compile(r'^# (\w.*)|^(\w+)(?:: (.+?))? *=(.*(?:\n[ )\]}].*)*)', re.MULTILINE)  # or a heading above
+# a heading; or a setting: its name, annotation and the rest, which may go on in the next lines
+SETTING = re.compile(r'^# (\w.*)|^(\w+)(?:: (.+?))? *=(.*(?:\n[ )\]}].*)*)', re.MULTILINE)
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
@@ -3001,7 +2998,7 @@ def check_settings(s: Settings) -> None:
     require(s.splits and len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: name one or more, and each once')
     for split in map(str, s.splits):
         plain = re.fullmatch(r'\w[\w.-]*(?<!\.[ct]sv)', split)
-        require(plain, f'splits: {split!r} is no name (of a list without its extension, with spaces between names)')
+        require(plain, f'splits: {split!r} is no name (leave the extension away, put spaces between names)')
     check_name(s.name, s.splits)
     share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
     require(share and int(share[1]) < int(share[2]), f'shard = {s.shard!r}: use 0/8 to 7/8, or 0/3 to 2/3')
@@ -3014,8 +3011,7 @@ def check_settings(s: Settings) -> None:
     require(s.engine != 'ray' or importlib.util.find_spec('ray'), "engine = 'ray': pip install ray")
     modes = [name for name in ('verify', 'merge', 'dry_run') if getattr(s, name)] + ['report'] * (s.report is not None)
     require(len(modes) < 2, f'{" and ".join(modes)}: one at a time')
-    folder = Path(s.report or '.').absolute().parent
-    require(folder.is_dir(), f'report = {s.report!r}: there is no such folder')
+    require(Path(s.report or '.').absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
 
 
 def read_proxy(proxy: str, port: str = '') -> tuple[str, str]:
@@ -3032,8 +3028,9 @@ def open_routes(settings: Settings) -> None:
     """Add to the settings how YouTube may be reached, name -> proxy: media must come by the address that asked."""
     import certifi
 
-    trusted = os.environ['SSL_CERT_FILE'] = os.environ.get('SSL_CERT_FILE') or certifi.where()  # for all
+    trusted = os.environ.get('SSL_CERT_FILE') or certifi.where()
     require(os.path.isfile(trusted), f'SSL_CERT_FILE = {trusted}: no such file')
+    os.environ['SSL_CERT_FILE'] = trusted  # by yt-dlp, by ffmpeg and by us
     proxies = settings.proxies or ['direct']
     around = urllib.request.getproxies() if 'direct' in proxies else {}
     if proxy := around.get('https') or around.get('all') or around.get('http'):
@@ -3050,9 +3047,9 @@ def open_root(settings: Settings) -> None:
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}-'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
-    settings.cookies, settings.cookie_stamp = '', 0  # stamp: of the file as it was read in passing, ns
-    wanted = path.exists() or path != root / 'cookies.txt'
-    require(not wanted or path.is_file(), f'cookie_path = {path}: is no file')
+    settings.cookies, settings.cookie_stamp = '', 0  # ns; when the file was written that was read last
+    unset = path == root / 'cookies.txt' and not path.exists()
+    require(unset or path.is_file(), f'cookie_path = {path}: is no file')
     try:
         for folder in (settings.wavs, settings.temps, settings.ledger.parent):
             folder.mkdir(parents=True, exist_ok=True)
