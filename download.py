@@ -2926,23 +2926,19 @@ def read_block(source: str) -> Iterator[tuple[str, str, str, str]]:
     for above, name, annotation, rest in SETTING.findall(block):
         heading = above or heading
         if name:
-            yield heading, name, annotation, ' '.join(re.findall(r'\s#\s*(.+)', rest))
-
-
-def kind_of(annotation: str, value: Any) -> str:
-    """A key of KINDS: by the value where the annotation was edited away."""
-    plain = next((kind for kind, (types, _) in KINDS.items() if type(value) in types), 'list[str]')
-    return annotation if annotation in KINDS else plain
+            fitting = [kind for kind, (types, _) in KINDS.items() if type(globals().get(name)) in types]
+            kind = annotation if annotation in KINDS else [*fitting, 'list[str]'][0]  # it may be edited away
+            yield heading, name, kind, ' '.join(re.findall(r'\s#\s*(.+)', rest))
 
 
 def make_parser(block: list[tuple[str, str, str, str]]) -> Parser:
     """A flag for each setting; only those that are given are told."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
     groups = {heading: parser.add_argument_group(heading) for heading, *_ in block}
-    for heading, name, annotation, about in block:
+    for heading, name, kind, about in block:
         value, flag = globals()[name], f'--{name.replace("_", "-")}'
         shown = '…' if name == 'proxies' and value else repr(value)  # they may hold passwords
-        reading = dict(KINDS[kind_of(annotation, value)][1])
+        reading = dict(KINDS[kind][1])
         if name in CHOICES:
             reading['metavar'] = '{' + ','.join(str(choice) for choice in CHOICES[name] if choice) + '}'
         told = f'{about} ({shown})'.replace('%', '%%')
@@ -2956,8 +2952,7 @@ def read_settings(argv: list[str] | None) -> Settings:
     edited = {name: globals()[name] for _, name, *_ in block}
     flags = vars(make_parser(block).parse_args(argv))
     given = edited | flags
-    for _, name, annotation, _ in block:
-        kind = kind_of(annotation, edited[name])
+    for _, name, kind, _ in block:
         require(type(given[name]) in KINDS[kind][0], f'{name}: use {kind}, not {type(given[name]).__name__}')
     settings = Settings(**edited | PRESETS.get(given['preset'], {}) | flags)
     check_settings(settings)
@@ -3074,15 +3069,14 @@ def read_cookies(path: Path) -> str:
 
 def renew_cookies(settings: Settings) -> bool:
     """Whether there are new cookies: the file was put there, replaced or taken away."""
-    path, former, stamp = settings.cookie_path, settings.cookies, 0
-    with contextlib.suppress(OSError):
-        stamp = path.stat().st_mtime_ns
-    if stamp != settings.cookie_stamp:
-        settings.cookie_stamp = stamp
-        try:
+    path, former = settings.cookie_path, settings.cookies
+    try:
+        stamp = path.stat().st_mtime_ns if path.exists() else 0
+        if stamp != settings.cookie_stamp:
+            settings.cookie_stamp = stamp
             settings.cookies = read_cookies(path)
-        except (UsageError, OSError) as error:
-            say(f'{error}; going on with the former cookies')
+    except (UsageError, OSError) as error:
+        say(f'{error}; going on with the former cookies')
     if settings.cookies != former:
         say(f'{path.name} has changed: from now on its {"cookies are used" if settings.cookies else "absence counts"}')
     return settings.cookies != former
