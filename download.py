@@ -2895,20 +2895,17 @@ SETTING = re.compile(r'^# (\w.*)|^(\w+)(?:: (.+?))? *=(.*(?:\n[ )\]}].*)*)', re.
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
-def read_json(text: str) -> Any:
-    try:
-        return json.loads('null' if text.lower() == 'none' else text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor JSON') from None
+def number_or_json(text: str) -> Any:  # argparse names it to whom gives neither
+    return json.loads('null' if text.lower() == 'none' else text)
 
 
 KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> its types, how argparse reads the flag
     'bool': ((bool,), {'action': argparse.BooleanOptionalAction}),
     'list[str]': ((list,), {'nargs': '*', 'metavar': 'NAME'}),
-    'dict': ((dict,), {'type': read_json, 'metavar': 'JSON'}),
-    'float': ((int, float), {'type': read_json, 'metavar': 'FLOAT'}),
-    'int': ((int,), {'type': read_json, 'metavar': 'INT'}),
-    'int | None': ((int, NONE), {'type': read_json, 'metavar': 'INT'}),
+    'dict': ((dict,), {'type': number_or_json, 'metavar': 'JSON'}),
+    'float': ((int, float), {'type': number_or_json, 'metavar': 'FLOAT'}),
+    'int': ((int,), {'type': number_or_json, 'metavar': 'INT'}),
+    'int | None': ((int, NONE), {'type': number_or_json, 'metavar': 'INT'}),
     'str': ((str,), {'metavar': 'TEXT'}),
     'str | None': ((str, NONE), {'nargs': '?', 'const': '', 'metavar': 'FILE'}),
 }
