@@ -35,6 +35,7 @@ import json
 import math
 import multiprocessing
 import multiprocessing.connection
+import operator
 import os
 import platform
 import random
@@ -555,8 +556,15 @@ CREATE INDEX asked ON asks (clip);
 CREATE INDEX left_over ON clip (id) WHERE status IS NULL OR status = 'failed';
 """
 VERSION, APPLICATION = 1, 0x41534C31  # of the schema; of SQLite's header, 'ASL1'
-WHOLE_VIDEO = "status = 'gone' AND reason != 'too short'"  # what holds for every second of a video
-SETTLED = 'status, reason, message, settled, path, title, duration, padded, bytes, sha256, format, language'
+TO_DO = "(c.status IS NULL OR c.status = 'failed')"  # as the index `left_over` has it
+FATE = 'status, reason, message, settled'
+SETTLED = f'{FATE}, path, title, duration, padded, bytes, sha256, format, language'
+RECORDED = ['path', 'title', 'duration', 'padded', 'bytes', 'sha256', 'format_id', 'language']  # of a Result's record
+
+
+def of_video(status: str | None, reason: str | None) -> bool:
+    """Whether what became of a clip holds for every second of its video."""
+    return status == GONE and reason != 'too short'
 
 
 def ledger_path(settings: Settings, shard: str = '') -> Path:
@@ -576,37 +584,33 @@ def of_ext(path: Path, ext: str) -> bool:
 
 
 def remedy_for(error: sqlite3.Error) -> str:
-    """What to do about a ledger."""
     return 'name another root' if 'readonly' in str(error) else 'move it away: clips in their places are taken in again'
 
 
-def open_db(path: Path, write: bool) -> sqlite3.Connection:
-    """Open a ledger; UsageError for what is none, is damaged or comes of a later version: nothing is written to
-    such a file."""
-    new = write and not (path.exists() and path.stat().st_size)
-    # what a killed run left is rolled back before it is read
+def connect_to(path: Path, write: bool) -> sqlite3.Connection:
+    """A connection to a file that may be a ledger. Also who reads rolls back what a killed run left, if it may."""
     mode = 'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
+    db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', 60, uri=True, isolation_level=None)
     try:
-        db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', 60, uri=True, isolation_level=None)
-        try:
-            made_by = db.execute('PRAGMA application_id').fetchone()[0]
-        except sqlite3.OperationalError:  # a file system without shared memory, which WAL wants
-            db.execute('PRAGMA locking_mode = EXCLUSIVE')
-            made_by = db.execute('PRAGMA application_id').fetchone()[0]
-        require(new or made_by == APPLICATION, f'{path}: not a ledger of this script; move it away')
-        version = db.execute('PRAGMA user_version').fetchone()[0]
-        require(
-            new or version <= VERSION,
-            f'{path} was written by a later version of this script; update it, or name another root',
+        db.execute('SELECT 1 FROM sqlite_master').fetchone()
+    except sqlite3.OperationalError:  # a file system without shared memory, which WAL wants
+        db.execute('PRAGMA locking_mode = EXCLUSIVE')
+    return db
+
+
+def open_db(path: Path, write: bool) -> sqlite3.Connection:
+    """Open a ledger; UsageError for what is none, is damaged or comes of a later version: that is not written to."""
+    new = write and not (path.exists() and path.stat().st_size)
+    make = f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT'
+    try:
+        db = connect_to(path, write)
+        (made_by,), (version,) = (
+            db.execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version')
         )
-        if write:
-            db.execute('PRAGMA cache_size = -24000')  # KiB; the unique index is filled in no order
-            db.execute('BEGIN IMMEDIATE')
-            db.execute('ROLLBACK')
-        if new:
-            db.executescript(
-                f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT'
-            )
+        require(new or made_by == APPLICATION, f'{path}: not a ledger of this script; move it away')
+        later = f'{path} was written by a later version of this script; update it, or name another root'
+        require(version <= VERSION, later)
+        db.executescript(make if new else 'BEGIN IMMEDIATE; ROLLBACK' if write else '')
         db.execute('SELECT * FROM clip, asks, list, tagset, state LIMIT 1').fetchone()
     except sqlite3.Error as error:
         if shutil.disk_usage(path.parent).free < 1e6:
@@ -623,10 +627,8 @@ def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
         lock.acquire()
     except filelock.Timeout:
         who = 'another run'
-        with (
-            contextlib.suppress(UsageError, OSError, sqlite3.Error, TypeError),
-            contextlib.closing(open_db(path, write=False)) as db,
-        ):
+        with contextlib.suppress(UsageError, OSError, sqlite3.Error, TypeError):
+            db = open_db(path, write=False)
             who = db.execute("SELECT value FROM state WHERE name = 'writer'").fetchone()[0]
         raise UsageError(f'{path} is in use by {who}; wait for it, or name another root') from None
     except (NotImplementedError, OSError) as error:
@@ -634,6 +636,11 @@ def claim(path: Path, patience: float = 0) -> filelock.BaseFileLock | None:
             raise
         return None
     return lock
+
+
+def clean(value: Any) -> Any:
+    """Without halves of characters, which SQLite refuses."""
+    return value.encode(errors='replace').decode() if isinstance(value, str) else value
 
 
 class Ledger:
@@ -648,6 +655,7 @@ class Ledger:
             mode = 'DELETE' if self.sharded else 'WAL'  # WAL wants one host; shards may share a network file system
             self.db.execute(f'PRAGMA journal_mode = {mode}')
             self.db.execute('PRAGMA synchronous = NORMAL')
+            self.db.execute('PRAGMA cache_size = -24000')  # KiB; the unique index is filled in no order
             self.set('writer', f'process {os.getpid()} on {platform.node()}')
 
     def __enter__(self) -> Ledger:
@@ -702,23 +710,18 @@ class Ledger:
 
     def settle(self, result: Result) -> None:
         """Write down what became of a clip, and with it what that says of the other seconds of its video."""
-        segment, made, now = result.segment, result.record, time.time()
-        why = (None, None) if result.verdict == DONE else (result.reason, result.message)
-        names = ('path', 'title', 'duration', 'padded', 'bytes', 'sha256', 'format_id', 'language')
-        told = [clean(made.get(name)) for name in names]
+        segment, reason = result.segment, None if result.verdict == DONE else result.reason
+        fate = (result.status, reason, reason and clean(result.message), time.time())
+        told = [clean(result.record.get(name)) for name in RECORDED]
         self.begin()
-        self.db.execute(
-            f'UPDATE clip SET ({SETTLED}) = (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) WHERE id = ?',
-            (result.status, *map(clean, why), now, *told, segment.clip),
-        )
-        others = 'ytid = ? AND id != ?'
+        marks = ', '.join('?' * (len(fate) + len(told)))
+        self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
+        change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND id != ?'
         if result.verdict == DONE:  # so the video is there after all
-            open_ = 'UPDATE clip SET (status, reason, message, settled) = (NULL, NULL, NULL, NULL)'
-            self.db.execute(f'{open_} WHERE {WHOLE_VIDEO} AND {others}', (segment.ytid, segment.clip))
-        elif result.verdict == GONE and result.reason != 'too short':
-            gone = "UPDATE clip SET status = 'gone', reason = ?, message = ?, settled = ?"
-            left = "(status IS NULL OR status = 'failed')"
-            self.db.execute(f'{gone} WHERE {left} AND {others}', (*map(clean, why), now, segment.ytid, segment.clip))
+            lost = "status = 'gone' AND reason != 'too short'"
+            self.db.execute(f'{change} AND {lost}', (None, None, None, None, segment.ytid, segment.clip))
+        elif of_video(result.verdict, result.reason):
+            self.db.execute(f'{change} AND {TO_DO}', (*fate, segment.ytid, segment.clip))
         self.commit()
 
     def learned(self) -> dict[str, Learned]:
@@ -728,8 +731,7 @@ class Ledger:
     def remember(self, learned: dict[str, Learned]) -> None:
         """Keep what the routes have learned."""
         if learned != self.routes:
-            if not self.db.in_transaction:
-                self.db.execute('BEGIN IMMEDIATE')
+            self.db.execute('BEGIN' if not self.db.in_transaction else '')
             rows = [(name, *told) for name, told in learned.items()]
             self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
             self.routes = learned
@@ -738,18 +740,16 @@ class Ledger:
     def reopen(self, where: str, *values: Any) -> None:
         """Have clips fetched anew."""
         self.begin()
-        empty = ', '.join(f'{name.strip()} = NULL' for name in SETTLED.split(','))
+        empty = ', '.join(f'{name} = NULL' for name in SETTLED.split(', '))
         self.db.execute(f'UPDATE clip SET {empty} WHERE {where}', values)
         self.commit()
 
 
-def clean(value: Any) -> Any:
-    """Without halves of characters, which SQLite refuses."""
-    return value.encode(errors='replace').decode() if isinstance(value, str) else value
+# -------------------------------------------------------------------------------------------------------------- load
 
 
 class Known(NamedTuple):
-    """A clip that the ledger has, and how a list asks for it, if it does."""
+    """A clip that the ledger has, and how the list that is being read asks for it, if it does."""
 
     id: int
     name: str
@@ -762,48 +762,8 @@ class Known(NamedTuple):
     asked: int | None = None  # position of the row
 
 
-class Ask(NamedTuple):
-    """How a list asks for a clip."""
-
-    position: int
-    tags: tuple[str, ...]
-    labels: tuple[str, ...]  # classes without a MID
-    more: dict[str, Any]
-
-    def join(self, row: Row) -> Ask:
-        """With what another row of the same list tells of the clip."""
-        more = {**row.more, **self.more}
-        for name, both in (('captions', distinct), ('events', list)):
-            if name in more:
-                more[name] = list(both([*self.more.get(name, ()), *row.more.get(name, ())]))
-        return Ask(self.position, distinct([*self.tags, *row.tags]), distinct([*self.labels, *row.labels]), more)
-
-
-class Tagsets:
-    """The numbers of the sets of classes that were met while reading, and which tags have no label."""
-
-    def __init__(self, db: sqlite3.Connection, labels: dict[str, str]) -> None:
-        self.db, self.labels, self.unknown = db, labels, set[str]()
-        self.ids = dict[tuple[tuple[str, ...], tuple[str, ...]], int]()
-
-    def names(self, tags: Iterable[str]) -> list[str]:
-        return [self.labels.get(tag, tag) for tag in tags]
-
-    def number(self, tags: tuple[str, ...], labels: tuple[str, ...]) -> int:
-        """The number of a set; says once of each tag that it has no label."""
-        if (tags, labels) not in self.ids:
-            for tag in set(tags) - self.labels.keys() - self.unknown:
-                self.unknown.add(tag)
-                say(f'{tag}: has no label in class_labels_indices.csv, kept as it is')
-            texts = [json.dumps(names, ensure_ascii=False) for names in (tags, labels or self.names(tags))]
-            self.db.execute('INSERT OR IGNORE INTO tagset (tags, labels) VALUES (?, ?)', texts)
-            found = self.db.execute('SELECT id FROM tagset WHERE (tags, labels) = (?, ?)', texts).fetchone()
-            self.ids[tags, labels] = found[0]
-        return self.ids[tags, labels]
-
-
-def same_seconds(row: Row, clip: Known) -> bool:
-    """Whether a row means a clip; one without an end means AudioSet's, however long that is."""
+def is_meant(clip: Known, row: Row) -> bool:
+    """Whether a row asks for a clip; one without an end means AudioSet's, however long that is."""
     if row.end is None:
         return row.start == clip.start and (clip.end - clip.start == 1000 * LENGTH or len(clip.name) == 14)
     return (row.start, row.end) == (clip.start, clip.end)
@@ -814,23 +774,37 @@ def new_clip(id: int, row: Row, others: list[Known], plain: bool) -> Known:
     end = row.end if row.end is not None else row.start + round(1000 * LENGTH)
     mark = f'_{row.start}' + (f'_{end}' if end - row.start != 1000 * LENGTH else '')
     name = f'id_{row.ytid}' + ('' if plain and all(len(other.name) != 14 for other in others) else mark)
-    gone = [other for other in others if other.status == GONE and other.reason != 'too short']
+    lost = next((other for other in others if of_video(other.status, other.reason)), None)
     there = any(other.status == DONE for other in others)
-    return Known(id, name, row.start, end, *(gone[0][4:8] if gone and not there else (None,) * 4))
+    return Known(id, name, row.start, end, *(lost[4:8] if lost and not there else ()))
+
+
+def join_rows(row: Row, later: Row) -> Row:
+    """Two rows of one list that ask for the same clip, as one."""
+    more = {**later.more, **row.more}
+    for name, both in (('captions', distinct), ('events', list)):
+        if name in more:
+            more[name] = list(both([*row.more.get(name, ()), *later.more.get(name, ())]))
+    tags, labels = distinct([*row.tags, *later.tags]), distinct([*row.labels, *later.labels])
+    return row._replace(tags=tags, labels=labels, more=more)
+
+
+def label_all(tags: Iterable[str], labels: dict[str, str]) -> list[str]:
+    return [labels.get(tag, tag) for tag in tags]
 
 
 class Batch:
-    """Some rows of a list on their way into the ledger: clips that nobody asked for yet, and what the list asks for."""
+    """Some rows of a list on their way into the ledger: what it knows of their videos, and what is new."""
 
-    def __init__(self, db: sqlite3.Connection, list_id: int, tagsets: Tagsets, videos: set[str]) -> None:
-        self.db, self.list_id, self.tagsets = db, list_id, tagsets
-        self.clips, self.asks = list[tuple](), dict[int, Ask]()  # asks: by clip
+    def __init__(self, db: sqlite3.Connection, list_id: int, labels: dict[str, str], videos: set[str]) -> None:
+        self.db, self.list_id, self.labels = db, list_id, labels
+        self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # asks: by clip, with the position
         self.next_id = db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
         self.position = db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
         asked = '(SELECT min(position) FROM asks WHERE clip = c.id AND list = ?)'
         columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
         query = f'SELECT {columns}, {asked} FROM json_each(?) v JOIN clip c ON c.ytid = v.value'
-        self.known = defaultdict[str, list[Known]](list)  # clips of these videos
+        self.known = defaultdict[str, list[Known]](list)
         for ytid, *clip in db.execute(query, (list_id, json.dumps(sorted(videos)))):
             self.known[ytid].append(Known(*clip))
 
@@ -839,43 +813,39 @@ class Batch:
         others = self.known[row.ytid]
         if weak and any(other.asked is not None for other in others):
             raise ValueError(f'{row.ytid} is already a row')
-        clip = next((other for other in others if same_seconds(row, other)), None)
+        clip = next((other for other in others if is_meant(other, row)), None)
         if not clip:
             clip = new_clip(self.next_id + len(self.clips), row, others, plain)
             self.clips.append((clip.id, clip.name, row.ytid, *clip[2:8]))
             others.append(clip)
         if clip.asked is None:
             others[others.index(clip)] = clip._replace(asked=self.position)
-            self.asks[clip.id] = Ask(self.position, row.tags, row.labels, row.more)
+            self.asks[clip.id] = self.position, row
             self.position += 1
         else:
-            self.asks[clip.id] = (self.asks.get(clip.id) or self.former(clip.asked)).join(row)
+            self.asks[clip.id] = clip.asked, join_rows(self.former(clip, row.ytid), row)
 
-    def former(self, position: int) -> Ask:
-        """How the list asked in a row that was read before."""
+    def former(self, clip: Known, ytid: str) -> Row:
+        """How the list asks for a clip already, in this batch or in one before."""
+        if clip.id in self.asks:
+            return self.asks[clip.id][1]
         query = 'SELECT tags, labels, extra FROM asks JOIN tagset t ON t.id = tagset WHERE list = ? AND position = ?'
-        found = self.db.execute(query, (self.list_id, position)).fetchone()
-        tags, labels, more = (json.loads(text or '{}') for text in found)
-        return Ask(position, tuple(tags), () if labels == self.tagsets.names(tags) else tuple(labels), more)
-
-    def write(self) -> None:
-        columns = 'id, name, ytid, start_ms, end_ms, status, reason, message, settled'
-        self.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', self.clips)
-        rows = []
-        for clip, (at, tags, labels, more) in self.asks.items():
-            told = json.dumps(more, ensure_ascii=False) if more else None
-            rows.append((self.list_id, at, clip, self.tagsets.number(tags, labels), told))
-        self.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
+        told = self.db.execute(query, (self.list_id, clip.asked)).fetchone()
+        tags, labels, more = (json.loads(text or '{}') for text in told)
+        own = () if labels == label_all(tags, self.labels) else tuple(labels)
+        return Row(ytid, clip.start, clip.end, tuple(tags), own, more)
 
 
 class Reader:
     """Reads lists into the ledger: bit by bit, from where it was; anew what has changed since."""
 
+    SHOWN = 50  # lines that are no rows, and are named
+
     def __init__(
         self, ledger: Ledger, lists: dict[str, tuple[Path, Form]], labels: dict[str, str], names: dict[str, str]
     ) -> None:
-        self.ledger, self.lists, self.names, self.shown = ledger, lists, names, 0
-        self.tagsets = Tagsets(ledger.db, labels)
+        self.ledger, self.lists, self.labels, self.names = ledger, lists, labels, names
+        self.tagsets, self.unknown, self.shown = dict[tuple, int](), set[str](), 0  # unknown: tags without a label
         self.ids, self.lines = dict[str, int](), dict[str, Iterator[tuple[int, bytes, int]]]()
         for split, (path, form) in lists.items():
             self.ids[split] = self.register(split, path, form)
@@ -891,24 +861,35 @@ class Reader:
             if not known[3]:
                 self.lines[split] = read_lines(path, form.headed, *known[4:])
             return known[0]
+        told = (known and known[0], split, rank_of(split), stat.st_size, stat.st_mtime_ns)
         with self.ledger.whole_or_nothing():
-            db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (split,))
-            list_id = db.execute('SELECT id FROM list WHERE name = ?', (split,)).fetchone()[0]
-            db.execute('DELETE FROM asks WHERE list = ?', (list_id,))
-            rank = rank_of(split)
-            columns = '(rank, size, mtime_ns, bytes, lines, rows, skipped, whole) = (?, ?, ?, 0, 0, 0, 0, 0)'
-            db.execute(f'UPDATE list SET {columns} WHERE id = ?', (rank, stat.st_size, stat.st_mtime_ns, list_id))
+            replaced = db.execute('INSERT OR REPLACE INTO list VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)', told)
+            db.execute('DELETE FROM asks WHERE list = ?', (replaced.lastrowid,))
         self.lines[split] = itertools.islice(read_lines(path, form.headed), int(form.headed), None)
-        return list_id
+        return replaced.lastrowid
 
     @property
     def whole(self) -> bool:
         return not self.lines
 
     def skip(self, message: str) -> None:
+        """Say why a line is no row, unless there are too many."""
         self.shown += 1
-        if self.shown <= 50:
-            say(message if self.shown < 50 else 'more lines are no rows; the table at the end counts them')
+        if self.shown <= self.SHOWN:
+            say(message if self.shown < self.SHOWN else 'more lines are no rows; the table at the end counts them')
+
+    def tagset(self, tags: tuple[str, ...], labels: tuple[str, ...]) -> int:
+        """The number of a set of classes; says once of each tag that it has no label."""
+        if (tags, labels) not in self.tagsets:
+            for tag in set(tags) - self.labels.keys() - self.unknown:
+                self.unknown.add(tag)
+                say(f'{tag}: has no label in class_labels_indices.csv, kept as it is')
+            named = labels or label_all(tags, self.labels)
+            texts = [json.dumps(names, ensure_ascii=False) for names in (tags, named)]
+            self.ledger.db.execute('INSERT OR IGNORE INTO tagset (tags, labels) VALUES (?, ?)', texts)
+            found = self.ledger.db.execute('SELECT id FROM tagset WHERE (tags, labels) = (?, ?)', texts)
+            self.tagsets[tags, labels] = found.fetchone()[0]
+        return self.tagsets[tags, labels]
 
     def step(self, lines: int = 2000, split: str = '') -> None:
         """Read on a little, in this list or in the first one that is not whole."""
@@ -930,38 +911,43 @@ class Reader:
 
     def take(self, split: str, lines: list[tuple[int, bytes, int]]) -> None:
         """Have some lines in the ledger, and say which are no rows."""
-        (path, form), list_id, skipped = self.lists[split], self.ids[split], 0
+        (path, form), before = self.lists[split], self.shown
         rows = list[tuple[int, Row]]()  # with the numbers of their lines
-
-        def refuse(number: int, error: Exception) -> None:
-            nonlocal skipped
-            skipped += 1
-            self.skip(f'{path.name}, line {number}: skipped, {error}')
-
         for number, line, _ in lines:
             try:
                 rows.append((number, form.read(line, self.names)))
             except (ValueError, csv.Error) as error:
-                refuse(number, error)
-        batch = Batch(self.ledger.db, list_id, self.tagsets, {row.ytid for _, row in rows})
+                self.skip(f'{path.name}, line {number}: skipped, {error}')
+        batch = Batch(self.ledger.db, self.ids[split], self.labels, {row.ytid for _, row in rows})
         for number, row in rows:
             try:
                 batch.add(row, split in WEAK and not form.headed, split in WEAK + STRONG)
             except ValueError as error:
-                refuse(number, error)
-        batch.write()
-        told = (lines[-1][2], lines[-1][0], batch.position, skipped, list_id)
+                self.skip(f'{path.name}, line {number}: skipped, {error}')
+        self.write(batch)
+        told = (lines[-1][2], lines[-1][0], batch.position, self.shown - before, self.ids[split])
         change = 'bytes = ?, lines = ?, rows = ?, skipped = skipped + ?'
         self.ledger.db.execute(f'UPDATE list SET {change} WHERE id = ?', told)
 
+    def write(self, batch: Batch) -> None:
+        columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
+        batch.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', batch.clips)
+        rows = []
+        for clip, (at, row) in batch.asks.items():
+            extra = json.dumps(row.more, ensure_ascii=False) if row.more else None
+            rows.append((batch.list_id, at, clip, self.tagset(row.tags, row.labels), extra))
+        batch.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
 
-class Selection:
-    """What the settings choose of the ledger's rows: a condition for queries over asks a, lists l and clips c."""
+
+class Job:
+    """What the settings choose of the ledger's rows, and what of that is to do: queries over asks a, the lists of the
+    run l and clips c. A row of several lists counts for the first."""
 
     TABLES = 'asks a JOIN temp.run l ON l.id = a.list JOIN clip c ON c.id = a.clip'
 
     def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
         self.reader, self.db, self.settings, self.choice = reader, reader.ledger.db, settings, choice
+        self.began, self.given = time.time(), set[int]()  # given: clips on their way
         self.classes = dict[int, tuple[str, ...]]()  # of each tagset
         for table in (
             'run (id INTEGER PRIMARY KEY, rank)',
@@ -974,10 +960,11 @@ class Selection:
         self.db.create_function('mine', 1, lambda ytid: zlib.crc32(ytid.encode()) % shares == share, deterministic=True)
         self.where = self.choose()
         above = f'b.clip = a.clip AND m.rank < l.rank{self.where.replace("a.", "b.")}'
-        self.shared = f'EXISTS (SELECT 1 FROM asks b JOIN temp.run m ON m.id = b.list WHERE {above})'
-        self.first = f' AND NOT {self.shared}' if len(reader.ids) > 1 else ''
-        self.last = self.cut()  # the condition for the first so many
-        self.where += self.last + (' AND mine(c.ytid)' if shares > 1 else '')
+        self.shared = f' AND EXISTS (SELECT 1 FROM asks b JOIN temp.run m ON m.id = b.list WHERE {above})'
+        self.first = self.shared.replace('EXISTS', 'NOT EXISTS', 1) if len(reader.ids) > 1 else ''
+        if settings.limit:
+            self.limit(settings.limit)
+        self.where += ' AND mine(c.ytid)' if shares > 1 else ''
 
     def choose(self) -> str:
         """The condition on classes; for so many of each, all lists have to be read."""
@@ -993,33 +980,28 @@ class Selection:
             self.db.executemany('INSERT INTO picked VALUES (?, ?)', kept)
         return ' AND (a.list, a.position) IN temp.picked'
 
-    def refresh(self) -> None:
-        """Learn the sets of classes that were read since, and which of them are wanted."""
-        known = max(self.classes, default=0)
-        for id, tags, labels in self.db.execute(
-            'SELECT id, tags, labels FROM tagset WHERE id > ?', (known,)
-        ).fetchall():
-            self.classes[id] = tuple(json.loads(tags) or json.loads(labels))
-            if self.choice and self.choice.takes(self.classes[id]):
-                self.db.execute('INSERT INTO wanted VALUES (?)', (id,))
-
-    def cut(self) -> str:
-        """The condition for the first so many clips; reads the rows that this takes."""
-        left = self.settings.limit or 0
-        for rank, (split, list_id) in enumerate(self.reader.ids.items() if left else []):
+    def limit(self, left: int) -> None:
+        """Choose only the first so many clips; reads the rows that this takes."""
+        for rank, (split, list_id) in enumerate(self.reader.ids.items()):
             within = f'FROM {self.TABLES} WHERE l.id = {list_id}{self.where}{self.first}'
             while True:
                 self.refresh()
-                last = self.db.execute(
-                    f'SELECT a.position {within} ORDER BY a.position LIMIT 1 OFFSET {left - 1}'
-                ).fetchone()
-                if last:
-                    return f' AND (l.rank, a.position) <= ({rank}, {last[0]})'
+                last = self.db.execute(f'SELECT a.position {within} ORDER BY a.position LIMIT 1 OFFSET {left - 1}')
+                if found := last.fetchone():
+                    self.where += f' AND (l.rank, a.position) <= ({rank}, {found[0]})'
+                    return
                 if split not in self.reader.lines:
                     break
                 self.reader.step()
             left -= self.db.execute(f'SELECT count(*) {within}').fetchone()[0]
-        return ''
+
+    def refresh(self) -> None:
+        """Learn the sets of classes that were read since, and which of them are wanted."""
+        query, known = 'SELECT id, tags, labels FROM tagset WHERE id > ?', max(self.classes, default=0)
+        for id, tags, labels in self.db.execute(query, (known,)).fetchall():
+            self.classes[id] = tuple(json.loads(tags) or json.loads(labels))
+            if self.choice and self.choice.takes(self.classes[id]):
+                self.db.execute('INSERT INTO wanted VALUES (?)', (id,))
 
     def counts(self, *by: str, of: str | None = None) -> Counter[tuple]:
         """How many clips there are by these columns, status and reason ('' of what was not tried or is done). Each
@@ -1030,45 +1012,29 @@ class Selection:
         query = f'SELECT count(*), {columns} FROM {self.TABLES} WHERE true{where} GROUP BY {columns}'
         return Counter({tuple(key): n for n, *key in self.db.execute(query)})
 
-    @property
-    def skipped(self) -> int:
-        return self.db.execute('SELECT ifnull(sum(skipped), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
-
-    @property
-    def read(self) -> int:
-        """Rows that were read so far."""
-        return self.db.execute('SELECT ifnull(sum(rows), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
-
-
-class Job(Selection):
-    """The rows to do of what is chosen."""
-
-    TO_DO = "(c.status IS NULL OR c.status = 'failed')"
-
-    def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
-        super().__init__(reader, settings, choice)
-        self.began, self.given = time.time(), set[int]()  # given: clips on their way
+    def total(self, column: str) -> int:
+        """Sum over the lists: of rows that were read so far, of lines that are none."""
+        return self.db.execute(f'SELECT ifnull(sum({column}), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
 
     def reopen(self, reasons: list[str]) -> None:
         """Have the rows that are gone for one of these reasons asked for once more."""
         if reasons:
             within = f"SELECT c.id FROM {self.TABLES} WHERE c.status = 'gone'{self.where}"
-            self.reader.ledger.reopen(
-                f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})', json.dumps(reasons)
-            )
+            where = f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})'
+            self.reader.ledger.reopen(where, json.dumps(reasons))
 
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists, each once; reads on where that is needed."""
         after, again = 0, not self.reader.whole  # what was asked for before its list changed may stand behind us
         while True:
-            found = self.find(f'{self.TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)', after, self.began)
+            found = self.find(f'{TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)', after, self.began)
             for segment in found:
                 if segment.clip not in self.given and self.is_left(segment):
                     self.given.add(segment.clip)
                     yield segment
             if found:
                 after = found[-1].clip
-            elif not (self.reader.whole or self.last):
+            elif not (self.reader.whole or self.settings.limit):
                 self.reader.step()
             elif again:
                 after, again = 0, False
@@ -1077,7 +1043,7 @@ class Job(Selection):
 
     def is_left(self, segment: Segment) -> bool:
         """Whether its video was not said to be gone meanwhile."""
-        return bool(self.db.execute(f'SELECT 1 FROM clip c WHERE id = ? AND {self.TO_DO}', (segment.clip,)).fetchone())
+        return bool(self.db.execute(f'SELECT 1 FROM clip c WHERE id = ? AND {TO_DO}', (segment.clip,)).fetchone())
 
     def find(self, condition: str, *values: Any, most: int = 200) -> list[Segment]:
         """Some of the chosen rows, by clip, as their first list has them."""
@@ -1085,132 +1051,100 @@ class Job(Selection):
         columns = 'c.id, c.name, c.ytid, c.start_ms, c.end_ms, a.tagset, a.position, s.name'
         tables = 'clip c CROSS JOIN asks a ON a.clip = c.id JOIN temp.run l ON l.id = a.list JOIN list s ON s.id = l.id'
         query = f'SELECT {columns} FROM {tables} WHERE {condition}{self.where} ORDER BY c.id, l.rank LIMIT {most}'
-        segments = dict[int, Segment]()
-        for id, name, ytid, start, end, tagset, position, split in self.db.execute(query, values):
-            made = Segment(
-                ytid, start / 1000, end / 1000, self.classes[tagset], split, position, clip=id, mark=name[14:]
-            )
-            segments.setdefault(id, made)
-        return list(segments.values())
-
-    def known_good(self) -> list[Segment]:
-        """Some rows whose clips are there."""
-        return self.find('c.status = ?', DONE, most=5)
+        found = dict[int, Segment]()
+        for id, name, ytid, start, end, tagset, at, split in self.db.execute(query, values):
+            seconds = start / 1000, end / 1000
+            found.setdefault(id, Segment(ytid, *seconds, self.classes[tagset], split, at, clip=id, mark=name[14:]))
+        return list(found.values())
 
 
-# ---------------------------------------------------------------------------------------------- what others can load
+# ---------------------------------------------------------------------------------------------------------- metadata
 
+RECORDS = """
+SELECT c.name, c.path, a.extra,
+    (c.language IS NULL) || (c.padded IS NULL) || (t.tags = '[]') || (t.labels = '[]'),  -- the shape of the record
+    json_object('id', c.name, 'ext', ?, 'path', c.path, 'title', c.title,
+        'url', 'https://www.youtube.com/watch?v=' || c.ytid, 'tags', json(t.tags), 'labels', json(t.labels),
+        'ytid', c.ytid, 'split', l.name, 'start', c.start_ms / 1000.0, 'end', c.end_ms / 1000.0,
+        'duration', c.duration, 'format_id', c.format, 'language', c.language, 'padded', c.padded)
+FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
+WHERE c.status = 'done' ORDER BY c.id, l.rank, l.id, a.position"""
 SPLIT_FOLDER = re.compile(  # as Hugging Face's datasets knows it; where there is one, it looks nowhere else
     r'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?'
     r'(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
 )
-RECORDS = """
-SELECT c.id, c.name, json_quote(c.path), json_quote(c.title), c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0,
-    c.duration, json_quote(c.format), json_quote(c.language), c.padded, l.name, t.tags, t.labels, a.extra
-FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
-WHERE c.status = 'done' ORDER BY c.id, l.rank, l.id, a.position"""
-MORE = ['language', 'padded', 'subset', 'events', 'captions', 'lists', 'also']  # fields of some records only
 
 
-def combine(rows: list[tuple]) -> tuple[str, str, str, dict[str, Any]]:
-    """Split, tags and labels (JSON) of a clip, and what else all its lists tell: the first one's come first,
-    nothing else is replaced. Of strong labels beside weak ones only the events count."""
-    split, tags, labels, extra = rows[0]
-    record: dict[str, Any] = json.loads(extra or '{}')
-    held = {'tags': json.loads(tags), 'labels': json.loads(labels)}
-    for name, other_tags, other_labels, other_extra in rows[1:]:
-        record.setdefault('lists', [split]).append(name)
-        told = json.loads(other_extra or '{}')
-        if name not in STRONG:
-            told |= {'tags': json.loads(other_tags), 'labels': json.loads(other_labels)}
-        for field, value in sorted(told.items()):
-            if field in ('events', 'captions') and not record.get(field):
+def join_records(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all lists tell of a clip: the first one's comes first, nothing else is replaced. Of strong labels beside
+    weak ones only the events count."""
+    record, *others = records
+    for other in others:
+        record.setdefault('lists', [record['split']]).append(split := other['split'])
+        for field in ('captions', 'events', *(('labels', 'tags') if split not in STRONG else ()), 'subset'):
+            value, ours = other.get(field, []), record.get(field, [])
+            if field in ('events', 'captions') and value and not ours:
                 record[field] = value
                 continue
-            values, ours = [value] if isinstance(value, str) else value, record.get(field) or held.get(field) or []
+            values, ours = ([of] if isinstance(of, str) else of for of in (value, ours))
             if any(item not in ours for item in values):
                 plain = [item if isinstance(item, str) else json.dumps(item) for item in values]
-                record.setdefault('also', []).append({'list': name, 'field': field, 'values': plain})
-    return split, tags, labels, record
+                record.setdefault('also', []).append({'list': split, 'field': field, 'values': plain})
+    return record
 
 
-def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, str, set[str]]]:
-    """Name, path, record (JSON without its opening brace) and the fields of it that only some records have."""
-    for _, group in itertools.groupby(db.execute(RECORDS), key=lambda row: row[0]):
-        (_, name, path, title, ytid, start, end, duration, form, language, padded, *row), *others = group
-        plain = not (others or row[3])
-        split, tags, labels, more = (*row[:3], {}) if plain else combine([row, *(other[11:] for other in others)])
-        rest = '' if language == 'null' else f', "language": {language}'
-        rest += '' if padded is None else f', "padded": {padded}'
-        fields = {field for field in MORE if field in more or f'"{field}"' in rest}
-        if more:
-            rest += ', ' + json.dumps({field: more[field] for field in MORE if field in more}, ensure_ascii=False)[1:-1]
-        yield (
-            name,
-            json.loads(path) if '\\' in path else path[1:-1],
-            (
-                f'"id": "{name}", "ext": "{ext}", "path": {path}, "title": {title}, '
-                f'"url": "https://www.youtube.com/watch?v={ytid}", "tags": {tags}, "labels": {labels}, '
-                f'"ytid": "{ytid}", "split": "{split}", "start": {start}, "end": {end}, "duration": {duration}, '
-                f'"format_id": {form}{rest}}}'
-            ),
-            fields | {f'{field}s' for field, value in (('tag', tags), ('label', labels)) if value != '[]'},
-        )
+def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, str, str]]:
+    """Name, path, shape (records of one shape have the same fields) and record (JSON) of each clip that is there."""
+    for name, group in itertools.groupby(db.execute(RECORDS, (ext,)), key=operator.itemgetter(0)):
+        rows = [
+            (path, extra, shape, text.replace(',"language":null', '').replace(',"padded":null', ''))
+            for _, path, extra, shape, text in group
+        ]
+        path, extra, shape, text = rows[0]
+        if extra or len(rows) > 1:
+            record = join_records([json.loads(text) | json.loads(extra or '{}') for _, extra, _, text in rows])
+            text, shape = json.dumps(record, ensure_ascii=False), ' '.join([shape, *record])
+        yield name, path, shape, text
 
 
 class Listing:
-    """A metadata.jsonl as Hugging Face's audiofolder takes it. It takes the columns and their types from the first
-    lines, so there one of each comes first."""
+    """A metadata.jsonl as Hugging Face's audiofolder takes it: that learns columns and their types from the first
+    lines, so there one of each shape comes first."""
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)  # the clips may be elsewhere
-        self.path, self.heads, self.lines, self.late = path, dict[str, str](), 0, False
-        self.made = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}-body')
-        self.body = open(self.made, 'w', encoding='utf-8', newline='\n')  # noqa: SIM115  # until `close`
+        self.path, self.heads = path, dict[str, bytes]()
+        self.body = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # until `close`
 
-    def add(self, line: str, fields: set[str]) -> None:
-        self.lines += 1
-        for field in fields - self.heads.keys():
-            self.heads[field] = line
-            self.late = self.late or self.lines > 1000
-        self.body.write(line)
+    def add(self, line: bytes, shape: str) -> None:
+        if shape in self.heads:
+            self.body.write(line)
+        else:
+            self.heads[shape] = line
 
     def close(self) -> None:
-        self.body.close()
-        heads = dict.fromkeys(self.heads.values()) if self.late else {}
-        if not heads:
-            return os.replace(self.made, self.path)
-        with replacing(self.path) as out, open(self.made, encoding='utf-8', newline='\n') as body:
-            out.writelines(heads)
-            out.writelines(line for line in body if line not in heads)
-        return self.made.unlink()
+        self.body.seek(0)
+        with replacing(self.path, 'wb') as out, self.body:
+            out.writelines(self.heads.values())
+            shutil.copyfileobj(self.body, out, 1 << 20)
 
 
 def write_records(db: sqlite3.Connection, settings: Settings) -> tuple[int, list[Path]]:
-    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there
-    are."""
-    listings, count = dict[str, Listing](), 0
-    try:
-        with replacing(settings.metadata) as out:
-            out.write('{')
-            for name, path, record, fields in read_records(db, settings.ext):
-                out.write(f'{"," if count else ""}\n"{name}": {{{record}')
-                file = path.removeprefix('wavs/')
-                folder = found[0] if '/' in file and (found := SPLIT_FOLDER.match(file)) else ''
-                if folder not in listings:
-                    listings[folder] = Listing(settings.wavs / folder / 'metadata.jsonl')
-                quoted = (
-                    json.dumps(file[len(folder) :], ensure_ascii=False) if '\\' in file else f'"{file[len(folder) :]}"'
-                )
-                listings[folder].add(f'{{"file_name": {quoted}, {record}\n', fields)
-                count += 1
-            out.write('\n}\n')
-        for listing in listings.values():
-            listing.close()
-    finally:
-        for listing in listings.values():
-            listing.body.close()
-            listing.made.unlink(missing_ok=True)
+    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there are,
+    and the files."""
+    listings, count, between = dict[str, Listing](), 0, b''
+    with replacing(settings.metadata, 'wb') as out:
+        out.write(b'{')
+        for count, (name, path, shape, text) in enumerate(read_records(db, settings.ext), 1):  # noqa: B007
+            out.write(b'%b\n"%b": %b' % (between, name.encode(), record := text.encode()))
+            between, file = b',', path.removeprefix('wavs/')
+            folder = found[0] if '/' in file and (found := SPLIT_FOLDER.match(file)) else ''
+            if folder not in listings:
+                listings[folder] = Listing(settings.wavs / folder / 'metadata.jsonl')
+            listings[folder].add(b'{"file_name": "%b", %b\n' % (file[len(folder) :].encode(), record[1:]), shape)
+        out.write(b'\n}\n')
+    for listing in listings.values():
+        listing.close()
     if listings and '' not in listings:
         (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
     return count, [settings.metadata, *(listing.path for listing in listings.values())]
@@ -1240,68 +1174,57 @@ def merge_metadata(ledger: Ledger) -> str:
     return f'{before["records"]} records in {settings.metadata}'
 
 
-# ------------------------------------------------------------------------------------------------ one ledger of many
-
-
-@contextlib.contextmanager
-def attached(ledger: Ledger, path: Path) -> Iterator[sqlite3.Connection]:
-    """Have another ledger beside ours, as `other`; what is changed within belongs together."""
+def learn(ledger: Ledger, path: Path) -> None:
+    """Take over what another ledger knows, if it has changed: its lists, and what is settled; of another ext, only
+    what is gone."""
+    known, now = f'learned {path.name}', f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'
+    if ledger.get(known) == now:
+        return
     open_db(path, write=False).close()
     ledger.commit(at_once=True, patience=60)
     ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
     try:
         with ledger.whole_or_nothing():
-            yield ledger.db
+            if of_ext(path, ledger.settings.ext):
+                copy_lists(ledger.db)
+            copy_fates(ledger.db, "('done', 'gone')" if of_ext(path, ledger.settings.ext) else "('gone')")
+            ledger.set(known, now)
     finally:
         ledger.commit(at_once=True, patience=60)
         ledger.db.execute('DETACH other')
 
 
-def learn(ledger: Ledger, path: Path) -> None:
-    """Take over what another ledger knows to be settled; of another ext only what is gone. Nothing if it has not
-    changed."""
-    name, statuses = f'learned {path.name}', "('done', 'gone')" if of_ext(path, ledger.settings.ext) else "('gone')"
-    now = f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'  # as it is before we read
-    if ledger.get(name) == now:
-        return
-    columns = f'name, ytid, start_ms, end_ms, {SETTLED}'
-    told = ', '.join(f'{column.strip()} = excluded.{column.strip()}' for column in SETTLED.split(','))
-    with attached(ledger, path) as db:
-        db.execute(
-            f'INSERT INTO clip ({columns}) SELECT {columns} FROM other.clip WHERE status IN {statuses} '
-            f'ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {told} '
-            "WHERE clip.status IS NULL OR clip.status = 'failed' OR (clip.status, excluded.status) = ('gone', 'done')"
-        )
-        ledger.set(name, now)
-
-
-def copy_lists(ledger: Ledger, path: Path) -> None:
-    """Take over the lists that another ledger has read and this one has not."""
-    with attached(ledger, path) as db:
-        ours = dict(db.execute('SELECT name, rows FROM list'))
-        for id, name, rows in db.execute('SELECT id, name, rows FROM other.list').fetchall():
-            if rows > ours.get(name, -1):
-                copy_list(db, id, name)
-
-
-def copy_list(db: sqlite3.Connection, id: int, name: str) -> None:
-    """Take over a list of the attached ledger."""
-    db.execute('INSERT OR IGNORE INTO list (name) VALUES (?)', (name,))
-    mine = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
-    db.execute('DELETE FROM asks WHERE list = ?', (mine,))
-    columns = 'rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
-    told = f'(SELECT {columns} FROM other.list WHERE id = ?)'
-    db.execute(f'UPDATE list SET ({columns}) = {told} WHERE id = ?', (id, mine))
-    db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
-    columns, theirs = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
-    clips = f'SELECT {columns} FROM {theirs} WHERE a.list = ? ORDER BY a.position'
-    db.execute(f'INSERT OR IGNORE INTO clip ({columns}) {clips}', (id,))
-    db.execute(
-        f'INSERT INTO asks SELECT ?, a.position, m.id, n.id, a.extra FROM {theirs} '
-        'JOIN other.tagset t ON t.id = a.tagset JOIN tagset n ON (n.tags, n.labels) = (t.tags, t.labels) '
-        'JOIN clip m ON (m.ytid, m.start_ms, m.end_ms) = (c.ytid, c.start_ms, c.end_ms) WHERE a.list = ?',
-        (mine, id),
+def copy_fates(db: sqlite3.Connection, statuses: str) -> None:
+    """Take over from the attached ledger what became of clips."""
+    columns, told = (
+        f'name, ytid, start_ms, end_ms, {SETTLED}',
+        [f'{name} = excluded.{name}' for name in SETTLED.split(', ')],
     )
+    db.execute(
+        f'INSERT INTO clip AS c ({columns}) SELECT {columns} FROM other.clip WHERE status IN {statuses} '
+        f'ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {", ".join(told)} '
+        f"WHERE {TO_DO} OR (c.status, excluded.status) = ('gone', 'done')"
+    )
+
+
+def copy_lists(db: sqlite3.Connection) -> None:
+    """Take over the lists that the attached ledger has read further than ours."""
+    columns = 'name, rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
+    db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
+    further = 'SELECT t.id, t.name FROM other.list t LEFT JOIN list o USING (name) WHERE t.rows > ifnull(o.rows, -1)'
+    for theirs, name in db.execute(further).fetchall():
+        db.execute('DELETE FROM asks WHERE list = (SELECT id FROM list WHERE name = ?)', (name,))
+        told = f'SELECT {columns} FROM other.list WHERE id = ?'
+        ours = db.execute(f'INSERT OR REPLACE INTO list ({columns}) {told}', (theirs,)).lastrowid
+        clips, rows = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
+        ordered = f'SELECT {clips} FROM {rows} WHERE a.list = ? ORDER BY a.position'
+        db.execute(f'INSERT OR IGNORE INTO clip ({clips}) {ordered}', (theirs,))
+        db.execute(
+            f'INSERT INTO asks SELECT ?, a.position, m.id, n.id, a.extra FROM {rows} '
+            'JOIN other.tagset t ON t.id = a.tagset JOIN tagset n ON (n.tags, n.labels) = (t.tags, t.labels) '
+            'JOIN clip m ON (m.ytid, m.start_ms, m.end_ms) = (c.ytid, c.start_ms, c.end_ms) WHERE a.list = ?',
+            (ours, theirs),
+        )
 
 
 def merge_ledgers(settings: Settings) -> str:
@@ -1317,14 +1240,12 @@ def merge_ledgers(settings: Settings) -> str:
     with lock or contextlib.nullcontext(), Ledger(settings) as ledger:
         for path in paths:
             if path != ledger.path:
-                copy_lists(ledger, path)
                 learn(ledger, path)
         return merge_metadata(ledger)
 
 
-def is_whole(settings: Settings, path: str, size: int, digest: str) -> bool:
+def is_whole(clip: Path, size: int, digest: str) -> bool:
     """Whether a clip is, to the bit, as the ledger says."""
-    clip = settings.root / path
     with contextlib.suppress(OSError):
         return clip.stat().st_size == size and hashlib.sha256(clip.read_bytes()).hexdigest() == digest
     return False
@@ -1332,21 +1253,14 @@ def is_whole(settings: Settings, path: str, size: int, digest: str) -> bool:
 
 def verify_clips(ledgers: list[Ledger]) -> None:
     """Look at every clip; those that are not as recorded are to be fetched again."""
-    settings = ledgers[0].settings
-    clips = {
-        row[0]: row
-        for ledger in ledgers
-        for row in ledger.db.execute("SELECT path, bytes, sha256 FROM clip WHERE status = 'done'")
-    }
-    lost = [
-        path
-        for path, *row in tqdm(clips.values(), 'verifying', disable=not sys.stderr.isatty())
-        if not is_whole(settings, path, *row)
-    ]
+    root, query = ledgers[0].settings.root, "SELECT path, bytes, sha256 FROM clip WHERE status = 'done'"
+    clips = {path: told for ledger in ledgers for path, *told in ledger.db.execute(query)}
+    seen = tqdm(clips.items(), 'verifying', disable=not sys.stderr.isatty())
+    lost = [path for path, told in seen if not is_whole(root / path, *told)]
     for ledger in ledgers if lost else []:
         ledger.reopen('path IN (SELECT value FROM json_each(?))', json.dumps(lost))
     for path in lost:
-        (settings.root / path).unlink(missing_ok=True)
+        (root / path).unlink(missing_ok=True)
     say(f'verified {len(clips)} clips: {len(lost)} missing or damaged')
 
 
@@ -2825,7 +2739,11 @@ class Progress:
 
     def __init__(self, job: Job) -> None:
         self.job, self.results, self.before = job, Counter[tuple[str, str]](), Counter[tuple[str, str]]()
-        self.total, self.counted, self.counts = job.read, False, Counter[tuple[str, str]]()  # counts: when it was asked
+        self.total, self.counted, self.counts = (
+            job.total('rows'),
+            False,
+            Counter[tuple[str, str]](),
+        )  # counts: when it was asked
         self.examples: dict[str, str] = {}
         self.spoke, self.followed, self.terminal = time.monotonic(), 0.0, sys.stderr.isatty()  # s
         shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
@@ -2843,7 +2761,7 @@ class Progress:
     def follow(self) -> None:
         """Show the counts."""
         self.bar.set_postfix({status: self.count(status) for status in (DONE, GONE, FAILED)}, refresh=False)
-        self.bar.total = self.total if self.counted else self.job.read
+        self.bar.total = self.total if self.counted else self.job.total('rows')
 
     def count(self, status: str) -> int:
         return sum(n for (of, _), n in (self.before + self.results).items() if of == status)
@@ -2877,7 +2795,7 @@ class Progress:
                 if of == status != DONE:
                     lines.append(f'  {reason:<14}{n:>9}  {self.examples.get(reason, "")[:110]}'.rstrip())
         lines.append(f'{"not tried":<16}{counts["", ""]:>9}')
-        skipped = self.job.skipped
+        skipped = self.job.total('skipped')
         return '\n'.join([*lines, *([f'{"rows skipped":<16}{skipped:>9}'] if skipped else [])])
 
 
@@ -3144,7 +3062,7 @@ def fetch_rows(settings: Settings, job: Job, rows: Iterator[Segment], bar: Progr
 
     with contextlib.closing(Cluster(settings) if settings.engine == 'ray' else Pool(settings)) as pool:
         routes = () if settings.engine == 'ray' else settings.routes  # of a cluster, nodes bring theirs
-        pace = Pace(settings, routes, rows, settle, job.known_good(), ledger.learned())
+        pace = Pace(settings, routes, rows, settle, job.find('c.status = ?', DONE, most=5), ledger.learned())
         try:
             return fetch_all(settings, pace, pool, tick)
         except (OSError, sqlite3.Error) as error:  # the ledger or a clip's place cannot be written
@@ -3199,7 +3117,7 @@ def open_job(settings: Settings, ledger: Ledger) -> tuple[Job, dict[str, str]]:
 def plan(settings: Settings, job: Job) -> str:
     """What a run would do, by list."""
     lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}{"shared":>10}  with the lists above']
-    to_do, own, shared = 0, job.counts('l.id'), job.counts('l.id', of=f' AND {job.shared}')
+    to_do, own, shared = 0, job.counts('l.id'), job.counts('l.id', of=job.shared)
     for split, id in job.reader.ids.items():
         found = Counter({(status, reason): n for (of, status, reason), n in own.items() if of == id})
         again = sum(n for (of, *_), n in shared.items() if of == id)
@@ -3207,7 +3125,9 @@ def plan(settings: Settings, job: Job) -> str:
         to_do += left
         lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
     size = to_do * clip_size(settings) / 1e6
-    return '\n'.join([*lines, f'to do: about {size:,.0f} MB of {settings.ext}; {job.skipped} lines are no rows'])
+    return '\n'.join(
+        [*lines, f'to do: about {size:,.0f} MB of {settings.ext}; {job.total("skipped")} lines are no rows']
+    )
 
 
 class Coverage(NamedTuple):

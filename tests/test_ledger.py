@@ -261,13 +261,12 @@ def test_what_is_gone_is_known_everywhere_and_what_is_done_among_shards(
     known = {'m4a': {gone.id: 'gone', done.id: 'done'}, 'wav': {gone.id: 'gone'}}
     for ext, expected in known.items():
         for before in (True, False):  # the list is read before, or after
-            with opened(csvs, ledger=tmp_path / f'{ext}-{before}.sqlite3') as job:
+            ours = tmp_path / f'{ext}-{before}.sqlite3'
+            with opened(csvs, ledger=ours) as job:
                 if before:
                     job.reader.finish()
-                download.learn(
-                    job.reader.ledger,
-                    tmp_path / f'{ext}-0-of-2.sqlite3' if ext == 'm4a' else tmp_path / 'wav-0-of-2.sqlite3',
-                )
+                download.learn(job.reader.ledger, tmp_path / f'{ext}-0-of-2.sqlite3')
+            with opened(csvs, ledger=ours) as job:
                 job.reader.finish()
                 statuses = {
                     segment.id: status

@@ -180,17 +180,17 @@ def test_what_is_gone_and_was_there_after_all(tmp_path: pathlib.Path) -> None:
         one, two, three, four, other = job.rows()
         settle(job, one)
         settle(job, two, reason='too short')
-        assert len(job.find(job.TO_DO)) == 3
+        assert len(job.find(download.TO_DO)) == 3
         settle(job, three, reason='age')
-        assert [segment.ytid for segment in job.find(job.TO_DO)] == [B]
+        assert [segment.ytid for segment in job.find(download.TO_DO)] == [B]
         assert job.db.execute(statuses).fetchall() == [('done',), ('gone',), ('gone',), ('gone',), (None,)]
     with opened(tmp_path, 'mine', 'more', ledger=ledger) as job:
         job.reader.finish()
-        assert {segment.start for segment in job.find(job.TO_DO)} == {10, 50}, 'one was there before it was gone'
+        assert {segment.start for segment in job.find(download.TO_DO)} == {10, 50}, 'one was there before it was gone'
         job.reopen(['age'])
         settle(job, four)
         assert {segment.start for segment in job.find("c.status = 'gone'")} == {20}
-        assert {segment.start for segment in job.find(job.TO_DO) if segment.ytid == A} == {30, 50}
+        assert {segment.start for segment in job.find(download.TO_DO) if segment.ytid == A} == {30, 50}
 
 
 @pytest.mark.parametrize('at_once', [True, False], ids=['in one run', 'one after the other'])

@@ -53,7 +53,7 @@ def test_what_is_settled_moves_no_row_to_another_shard(tmp_path: pathlib.Path) -
         first, second, *_ = job.rows()
         settle(job, first)
         settle(job, second, reason='private')
-        assert [segment.ytid for segment in job.find(job.TO_DO)] == before[2:]
+        assert [segment.ytid for segment in job.find(download.TO_DO)] == before[2:]
         assert job.counts() == {('done', ''): 1, ('gone', 'private'): 1, ('', ''): len(before) - 2}
 
 
