@@ -477,11 +477,12 @@ class Choice(NamedTuple):
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[TextIO]:
+def replacing(path: Path, mode: str = 'w') -> Iterator[Any]:
     """A file that is written under another name and renamed in the end, so that it is there whole or not at all."""
     made = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}')
+    text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
     try:
-        with open(made, 'w', encoding='utf-8', newline='\n') as out:
+        with open(made, mode, **text) as out:
             yield out
         os.replace(made, path)
     finally:
@@ -502,11 +503,11 @@ def provide(path: Path, routes: Iterable[str]) -> Path:
         proxy = urllib.request.ProxyHandler({'https': route} if route else None)  # None: the environment's
         try:
             with urllib.request.build_opener(proxy).open(address, timeout=60) as answer:
-                content = answer.read().decode(errors='replace')
+                content = answer.read()
         except (OSError, http.client.HTTPException) as error:
             why = str(getattr(error, 'reason', error))
         else:
-            with replacing(path) as out:
+            with replacing(path, 'wb') as out:
                 out.write(content)
             say(f'fetched {path.name}')
             return path
