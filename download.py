@@ -20,9 +20,7 @@ It leaves the clips in `wavs/` and their url, path, title, tags and labels in `a
 from __future__ import annotations
 
 import argparse
-import ast
 import bisect
-import codecs
 import concurrent.futures
 import contextlib
 import csv
@@ -47,24 +45,20 @@ import re
 import shutil
 import signal
 import sqlite3
-import ssl
-import string
 import subprocess
 import sys
 import tempfile
 import textwrap
 import threading
 import time
-import tokenize
 import traceback
 import urllib.parse
 import urllib.request
 import zlib
-from array import array
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import filelock
 import pebble
@@ -72,15 +66,11 @@ from tqdm import tqdm
 
 # ---------------------------------------------------------------------------------------------------------- settings
 # what to fetch
-splits: list[str] = [
-    'unbalanced_train'
-]  # eval, balanced_train, unbalanced_train, eval_strong, train_strong, csvs/<name>
+splits: list[str] = ['unbalanced_train']  # or eval, balanced_train, eval_strong, train_strong, csvs/<name>
 labels: list[str] = []  # only rows with one of these classes, by name or MID, e.g. Dog /m/01yrx; none: all rows
 exclude: list[str] = []  # no rows with one of these classes
 descendants: bool = True  # a class brings those below it in AudioSet's ontology, Animal also Dog
-per_label: int | None = (
-    None  # so many rows of a class in each list, rare classes first, more where they accompany; None: all
-)
+per_label: int | None = None  # so many rows of a class in each list, rare classes first; None: all
 seed: int = 0  # of the choice that per_label makes
 limit: int | None = None  # only the first so many rows (of which a shard takes its share); None: all
 shard: str = '0/1'  # this machine's share of the rows: 3/8 is the fourth of eight
@@ -120,8 +110,6 @@ verify: bool = False  # check every clip that the ledger names and fetch again w
 merge: bool = False  # only make audioset_metadata.json, from the ledgers of all shards
 
 # ------------------------------------------------------------------------------------------------------------- types
-CORPUS = 'https://storage.googleapis.com/us_audioset/youtube_corpus/'
-ONTOLOGY = 'https://raw.githubusercontent.com/audioset/ontology/master/ontology.json'
 WEAK, STRONG = ('eval', 'balanced_train', 'unbalanced_train'), ('eval_strong', 'train_strong')  # AudioSet's own lists
 DAY, LENGTH = 86_400, 10.0  # s; LENGTH: of a clip whose list names no end, as AudioSet's
 PRESETS = {
@@ -132,16 +120,8 @@ IN_MP4 = ['-movflags', '+faststart', '-f', 'mp4']
 ENCODE = {  # ext -> how ffmpeg makes its sound
     'm4a': ['-c:a', 'aac', '-b:a', '128k', *IN_MP4],
     'wav': ['-c:a', 'pcm_s16le', '-f', 'wav'],
-    'flac': [
-        '-c:a',
-        'flac',
-        '-sample_fmt',
-        's16',
-        '-frame_size',
-        '4096',
-        '-f',
-        'flac',
-    ],  # else the first frame's: may be 8
+    # flac's frames are else as large as the first one, which may be of 8 samples
+    'flac': ['-c:a', 'flac', '-sample_fmt', 's16', '-frame_size', '4096', '-f', 'flac'],
     'opus': ['-c:a', 'libopus', '-b:a', '96k', '-f', 'opus'],
     'mp3': ['-c:a', 'libmp3lame', '-q:a', '2', '-f', 'mp3'],
 }
@@ -151,79 +131,56 @@ RATES = {'m4a': AAC_RATES, 'mp4': AAC_RATES, 'opus': [8000, 12000, 16000, 24000,
 
 DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP = 'done', 'gone', 'later', 'failed', 'doubt', 'throttled', 'stop'
 ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
-VERDICTS = [  # reason, verdict, believed even from the cheap request, words of YouTube, yt-dlp or us; the first counts
-    ('cookies', THROTTLED, True, r'cookies are no longer valid|failed to load cookies'),
-    ('system', STOP, True, r'no space left|quota exceeded|read-only file system|file too large|permission denied'),
-    (
-        'system',
-        STOP,
-        True,
-        r'ffmpeg exited with code (228|226|134)',
-    ),  # -ENOSPC, -EROFS, -EDQUOT: no room even to say so
-    ('captcha', THROTTLED, False, r'captcha'),
-    ('bot check', THROTTLED, False, r'not a bot'),
-    ('rate limit', THROTTLED, False, r'rate-limited|try again later|http error 429|429 too many'),
-    ('media 403', DOUBT, True, r'^(ffmpeg|download).*(403 forbidden|http error 403)'),
-    ('wrong length', DOUBT, True, r'^ffmpeg made [\d.]+ s instead'),
-    ('too large', LATER, True, r'^download: more than'),
-    ('media', DOUBT, True, r'^download: '),
-    (
-        'media',
-        DOUBT,
-        True,
-        r'^ffmpeg.*(timed out|reset|refused|5xx|50\d|i/o error|input/output|end of file|resolve|unreachable)',
-    ),
-    ('media', FAILED, True, r'^ffmpeg'),
-    ('timeout', DOUBT, True, r'^not done within'),
-    ('too short', GONE, True, r'^the video ends'),
-    ('damaged', LATER, False, r'^every format with sound ends'),
-    ('dubbed', LATER, False, r'^the original sound has no address'),
-    ('no sound', GONE, False, r'^the video has no sound'),
-    ('no format', FAILED, False, r'^no format'),
-    ('blocked', THROTTLED, False, r'likely being blocked|http error 403'),
-    ('age', GONE, False, r'confirm your age|age-restricted'),
-    ('members', GONE, True, r'members-only|join this channel|premium|requires payment'),
-    ('private', GONE, True, r'private video|video is private'),
-    ('terminated', GONE, True, r'account .*terminated'),
-    ('copyright', GONE, True, r'copyright'),
-    ('country', GONE, True, r'in your country'),
-    ('removed', GONE, True, r'has been removed'),
-    ('terminated', GONE, True, r'account has been (closed|suspended)'),
-    (
-        'blocked',
-        THROTTLED,
-        False,
-        r'administrator|restricted mode|workspace account|your (account|network) (is|has been) (restrict|block)',
-    ),
-    ('drm', GONE, False, r'drm protected'),
-    ('live', LATER, True, r'live event|premieres in|not currently live'),
-    ('no format', FAILED, False, r'requested format|no video formats'),
-    (
-        'network',
-        DOUBT,
-        True,
-        r'failed to parse json|timed out|connection|reset|resol|unreachable|refused|http error 5|ssl|proxy',
-    ),
-    (
-        'unavailable',
-        GONE,
-        False,
-        r"video (is )?(un|not |no longer )available|isn't available|recording is not|does not exist",
-    ),
-    ('other', FAILED, False, r''),
-]
+# reason, verdict, whether the cheap request is believed, words of YouTube, yt-dlp or us; the first that fits counts
+WORDS = r"""
+cookies       throttled  sure   cookies are no longer valid|failed to load cookies
+system        stop       sure   no space left|quota exceeded|read-only file system|file too large|permission denied
+system        stop       sure   ffmpeg exited with code (228|226|134)
+captcha       throttled  maybe  captcha
+bot check     throttled  maybe  not a bot
+rate limit    throttled  maybe  rate-limited|try again later|http error 429|429 too many
+media 403     doubt      sure   ^(ffmpeg|download).*(403 forbidden|http error 403)
+wrong length  doubt      sure   ^ffmpeg made [\d.]+ s instead
+too large     later      sure   ^download: more than
+media         doubt      sure   ^download: |^ffmpeg.*(timed out|reset|refused|unreachable|resolve|end of file)
+media         doubt      sure   ^ffmpeg.*(5xx|50\d|i/o error|input/output)
+media         failed     sure   ^ffmpeg
+timeout       doubt      sure   ^not done within
+too short     gone       sure   ^the video ends
+damaged       later      maybe  ^every format with sound ends
+dubbed        later      maybe  ^the original sound has no address
+no sound      gone       maybe  ^the video has no sound
+no format     failed     maybe  ^no format
+blocked       throttled  maybe  likely being blocked|http error 403
+age           gone       maybe  confirm your age|age-restricted
+members       gone       sure   members-only|join this channel|premium|requires payment
+private       gone       sure   private video|video is private
+terminated    gone       sure   account .*terminated|account has been (closed|suspended)
+copyright     gone       sure   copyright
+country       gone       sure   in your country
+removed       gone       sure   has been removed
+blocked       throttled  maybe  administrator|restricted mode|workspace account
+blocked       throttled  maybe  your (account|network) (is|has been) (restrict|block)
+drm           gone       maybe  drm protected
+live          later      sure   live event|premieres in|not currently live
+no format     failed     maybe  requested format|no video formats
+network       doubt      sure   timed out|connection|reset|resol|unreachable|refused|ssl|proxy
+network       doubt      sure   failed to parse json|http error 5
+unavailable   gone       maybe  video (is )?(un|not |no longer )available|isn't available
+unavailable   gone       maybe  recording is not|does not exist
+other         failed     maybe  ^
+"""  # ffmpeg's 228, 226 and 134 are -ENOSPC, -EROFS and -EDQUOT: no room even to say so
+VERDICTS = [re.split(' {2,}', row, maxsplit=3) for row in WORDS.strip().splitlines()]
 VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
 REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
 
-Settings = (
-    argparse.Namespace
-)  # the globals, the flags over them and the paths, as one value that travels to the workers
+Settings = argparse.Namespace  # the globals, the flags over them, and the paths; it travels to the workers
 
 
-class UsageError(Exception):
+class UsageError(ValueError):
     """What the user can mend; its text is the one line that says what, where and how."""
 
 
@@ -252,7 +209,6 @@ class Segment(NamedTuple):
 
     @property
     def id(self) -> str:
-        """Its name in the ledger and the metadata."""
         return f'id_{self.ytid}{self.mark}'
 
     @property
@@ -305,9 +261,7 @@ class Refused(Exception):
     def __init__(self, words: str) -> None:
         super().__init__(words)
         plain = ' '.join(re.split(r' Use --cookies| It is recommended', words)[0].split())  # the rest advises others
-        self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[
-            :300
-        ]  # the address of a medium is long and holds the user's own
+        self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[:300]  # a medium's address is long and holds the user's
         self.reason, self.verdict, self.sure = judge(words)
 
 
@@ -319,7 +273,8 @@ def hide(text: str) -> str:
 def judge(words: str) -> tuple[str, str, bool]:
     """Reason, verdict and whether the cheap request may be believed: the one place that interprets refusals."""
     plain = ' '.join(words.lower().replace('’', "'").split())
-    return next((reason, verdict, sure) for reason, verdict, sure, pattern in VERDICTS if re.search(pattern, plain))
+    reason, verdict, believed, _ = next(row for row in VERDICTS if re.search(row[3], plain))
+    return reason, verdict, believed == 'sure'
 
 
 # -------------------------------------------------------------------------------------------------------------- read
@@ -334,31 +289,18 @@ def say(message: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-COLUMNS = {  # what a column tells -> names that it goes by, in lower case
-    'clip': ('segment_id',),  # of AudioSet's strong labels: YTID_<start in ms>; the times beside it are an event's
-    'ytid': ('ytid', 'youtube_id', 'video_id', 'yt_id'),
-    'start': ('start', 'start_time', 'start_seconds', 'start_time_seconds'),
-    'end': ('end', 'end_time', 'end_seconds', 'end_time_seconds'),
-    'duration': ('duration', 'duration_seconds'),
-    'tags': ('tags', 'tag', 'mids', 'mid', 'positive_labels'),
-    'label': ('label', 'labels', 'class', 'display_name'),
-    'caption': ('caption', 'captions'),
-    'subset': ('split', 'subset'),
+COLUMNS = {  # what a column tells -> names that it goes by
+    'clip': 'segment_id',  # of AudioSet's strong labels: YTID_<start in ms>; the times beside it are an event's
+    'ytid': 'ytid youtube_id video_id yt_id',
+    'start': 'start start_time start_seconds start_time_seconds',
+    'end': 'end end_time end_seconds end_time_seconds',
+    'duration': 'duration duration_seconds',
+    'tags': 'tags tag mids mid positive_labels',
+    'label': 'label labels class display_name',
+    'caption': 'caption captions',
+    'subset': 'split subset',
 }
-EXPECTED = (
-    'expected: rows `YTID, start, end, "tag,tag"` as AudioSet\'s, rows `YTID,start,label,subset` as VGGSound\'s, or a '
-    'header that names ytid (or youtube_id, video_id), start (or start_time) and, if there are, end or duration, tags, '
-    'label, caption'
-)
-
-
-def seconds(text: str) -> float:
-    try:
-        if math.isfinite(number := float(text)):
-            return number
-        raise ValueError
-    except ValueError:
-        raise ValueError(f'{text!r} is no number of seconds') from None
+FORMS = 'rows `YTID, start, end, "tag,tag"` or `YTID,start,label,subset`, or a header with at least ytid and start'
 
 
 class Row(NamedTuple):
@@ -372,146 +314,106 @@ class Row(NamedTuple):
     more: dict[str, Any] = {}  # events, captions, subset
 
 
+def milliseconds(seconds: str) -> int:
+    try:
+        return round(float(seconds) * 1000)
+    except (ValueError, OverflowError):  # nan and inf among them
+        raise ValueError(f'{seconds!r} is no number of seconds') from None
+
+
+def distinct(texts: Iterable[str]) -> tuple[str, ...]:
+    """The same without what is empty or repeated."""
+    return tuple(filter(None, dict.fromkeys(texts)))
+
+
+def read_event(cells: dict[str, str], names: dict[str, str]) -> Row:
+    """A line of strong labels: what is heard in a clip, and when (s within it)."""
+    ytid, _, start = cells['clip'].rpartition('_')
+    begin, end, tag = milliseconds(cells['start']), milliseconds(cells['end']), cells['label']
+    require(0 <= begin <= end, f'no event from {begin / 1000} to {end / 1000} s')
+    event = {'start': begin / 1000, 'end': end / 1000, 'tag': tag, 'label': names.get(tag, tag)}
+    return Row(ytid, int(start), None, (tag,), more={'events': [event]})
+
+
+def read_row(cells: dict[str, str]) -> Row:
+    """A line of any other list."""
+    start, end = milliseconds(cells['start']), None
+    if cells.get('end'):
+        end = milliseconds(cells['end'])
+    elif cells.get('duration'):
+        end = start + milliseconds(cells['duration'])
+    label = cells.get('label', '')
+    mids, name = (label, '') if label.startswith('/') else ('', label)
+    tags = re.split(r'\s*[,;|]\s*', f'{cells.get("tags", "")},{mids}')
+    more = {'captions': distinct([cells.get('caption', '')]), 'subset': cells.get('subset')}
+    told = {field: value for field, value in more.items() if value}
+    return Row(cells['ytid'], start, end, distinct(tags), distinct([name]), told)
+
+
 class Form(NamedTuple):
-    """How a list is written: the columns, what stands between them, and whether the first line names them."""
+    """How a list is written: what its columns tell, what stands between them, whether the first line names them."""
 
     columns: dict[str, int]
     separator: str = ','
     headed: bool = False
 
-    def cells(self, line: bytes) -> dict[str, str]:
-        """The cells of a line by what they tell; ValueError if there are too few."""
-        text = line.decode(errors='replace')
-        fields = next(csv.reader([text], delimiter=self.separator, skipinitialspace=True, strict=self.headed))
+    def cells(self, line: str) -> dict[str, str]:
         needed = max(self.columns.values()) + 1
-        if len(fields) < needed:
-            raise ValueError(f'{len(fields)} of {needed} fields')
-        if self.columns is AUDIOSET.columns:
-            fields[3:] = [','.join(fields[3:])]  # the quotes around the tags may be missing
+        fields = next(csv.reader([line], delimiter=self.separator, skipinitialspace=True, strict=self.headed))
+        require(len(fields) >= needed, f'{len(fields)} of {needed} fields')
+        if not self.headed:
+            fields[needed - 1 :] = [','.join(fields[needed - 1 :])]  # the quotes around the tags may be missing
         return {tells: fields[index].strip() for tells, index in self.columns.items()}
 
-    def seconds(self, cells: dict[str, str]) -> tuple[str, int, int | None]:
-        """Video id, start and end (ms) of a line; ValueError says what is wrong with them."""
-        ytid, _, start = cells['clip'].rpartition('_') if 'clip' in cells else (cells['ytid'], '', cells['start'])
-        if not re.fullmatch(r'[A-Za-z0-9_-]{11}', ytid):
-            raise ValueError(f'{ytid!r} is not a video id')
-        begin = round(seconds(start) * (1 if 'clip' in cells else 1000))
-        known = 'clip' not in cells and (cells.get('end') or cells.get('duration'))
-        length = seconds(cells.get('duration') or str(LENGTH)) * 1000
-        end = round(seconds(cells['end']) * 1000 if known and cells.get('end') else begin + length)
-        if not 0 <= begin < end < DAY * 1000:
-            raise ValueError(f'no clip from {start} to {cells.get("end") or end / 1000} s')
-        return ytid, begin, end if known else None
-
-    def event(self, cells: dict[str, str], names: dict[str, str]) -> dict[str, Any]:
-        """What is heard when (s within the clip), of a line of strong labels."""
-        begin, end, tag = seconds(cells['start']), seconds(cells['end']), cells['label']
-        if not 0 <= begin <= end < math.inf:
-            raise ValueError(f'no event from {begin} to {end} s')
-        return {'start': begin, 'end': end, 'tag': tag, 'label': names.get(tag, tag)}
-
     def read(self, line: bytes, names: dict[str, str]) -> Row:
-        """A line; ValueError says what is wrong with it. `names` are those of strong labels, by MID."""
-        if self.columns is AUDIOSET.columns and (plain := PLAIN_ROW.fullmatch(line)):
-            ytid, start, end, tags = plain.groups()
-            if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)) < DAY * 1000:
-                return Row(ytid.decode(), begin, until, distinct(tags.decode().split(',')))
-        cells = self.cells(line)
-        clip = self.seconds(cells)
-        if 'clip' in cells:
-            return Row(*clip, (cells['label'],), more={'events': [self.event(cells, names)]})
-        label = cells.get('label', '')
-        tags = distinct(
-            tag.strip() for tag in re.split('[,;|]', f'{cells.get("tags", "")},{label if label[:1] == "/" else ""}')
-        )
-        more = {'captions': distinct([cells.get('caption', '')]), 'subset': cells.get('subset')}
-        labels = distinct([label if label[:1] != '/' else ''])
-        return Row(*clip, tags, labels, {name: value for name, value in more.items() if value})
+        """A line; ValueError or csv.Error says what is wrong with it. `names`: of strong labels, by MID."""
+        cells = self.cells(line.decode(errors='replace'))
+        row = read_event(cells, names) if 'clip' in cells else read_row(cells)
+        require(re.fullmatch(r'[A-Za-z0-9_-]{11}', row.ytid), f'{row.ytid!r} is not a video id')
+        end = row.start + round(1000 * LENGTH) if row.end is None else row.end
+        require(0 <= row.start < end < DAY * 1000, f'no clip from {row.start / 1000} to {end / 1000} s')
+        return row
 
 
 AUDIOSET = Form({'ytid': 0, 'start': 1, 'end': 2, 'tags': 3})
 VGGSOUND = Form({'ytid': 0, 'start': 1, 'label': 2, 'subset': 3})
-PLAIN_ROW = re.compile(rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*')  # as published
-
-
-def is_number(text: str) -> bool:
-    return bool(re.fullmatch(r'\s*\d+(\.\d*)?\s*', text))
-
-
-def distinct(found: Iterable[str]) -> tuple[str, ...]:
-    """The same without what is empty or repeated."""
-    return tuple(text for text in dict.fromkeys(found) if text)
 
 
 def recognise(path: Path) -> Form:
-    """The form of a list, by its first line; UsageError if it has none of ours."""
+    """The form of a list, by its first line."""
     line = next((line for _, line, _ in read_lines(path)), b'').decode(errors='replace')
-    separator = '\t' if '\t' in line else ','
-    cells = []
+    separator, cells = '\t' if '\t' in line else ',', list[str]()
     with contextlib.suppress(csv.Error):
-        cells = next(csv.reader([line], delimiter=separator, skipinitialspace=True))
-    heads = [cell.strip().lower().replace(' ', '_') for cell in cells]
-    columns = {tells: heads.index(name) for tells, names in COLUMNS.items() for name in names[::-1] if name in heads}
-    if columns.keys() == {'clip', 'start', 'end', 'label'}:
+        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
+    heads = [cell.lower().replace(' ', '_') for cell in cells]
+    found = {tells: [name for name in names.split() if name in heads] for tells, names in COLUMNS.items()}
+    columns = {tells: heads.index(names[0]) for tells, names in found.items() if names}
+    if columns.keys() != {'clip', 'start', 'end', 'label'}:
+        columns.pop('clip', None)  # a number of somebody's own
+    if 'clip' in columns or {'ytid', 'start'} <= columns.keys():
         return Form(columns, separator, headed=True)
-    columns.pop('clip', None)  # a number of somebody's own
-    if {'ytid', 'start'} <= columns.keys():
-        return Form(columns, separator, headed=True)
-    if len(cells) == 4 and is_number(cells[1]) and not is_number(cells[2]) and not path.name.endswith('_segments.csv'):
-        return VGGSOUND._replace(separator=separator)
-    if separator == '\t' and len(cells) > 3 and is_number(cells[1]) and is_number(cells[2]):
+    times = [bool(re.fullmatch(r'\d+(\.\d*)?', cell)) for cell in cells[1:3]]
+    if len(cells) > 3 and times == [True, True]:
         return AUDIOSET._replace(separator=separator)
-    if path.name.endswith('_segments.csv') or (len(cells) > 3 and is_number(cells[1]) and is_number(cells[2])):
+    if path.name.endswith('_segments.csv'):
         return AUDIOSET
-    raise UsageError(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; {EXPECTED}')
+    if len(cells) == 4 and times == [True, False]:
+        return VGGSOUND._replace(separator=separator)
+    raise UsageError(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; expected: {FORMS}')
 
 
 def read_lines(path: Path, headed: bool = False, at: int = 0, lines: int = 0) -> Iterator[tuple[int, bytes, int]]:
-    """The lines of a list that should be rows, with their numbers and where they end (bytes), from some place on;
-    each by itself: a stray quote costs its own row only. Those that begin with # are comments; after a header, they
-    may be rows."""
+    """The lines that should be rows, from some place on, with their numbers and where they end (bytes). Those that
+    begin with # are comments; after a header, they may be rows."""
     with open(path, 'rb') as file:
-        at = at or (len(codecs.BOM_UTF8) if file.read(3) == codecs.BOM_UTF8 else 0)
         file.seek(at)
         comments = True
         for number, line in enumerate(file, lines + 1):
             at += len(line)
-            if not (comments and line[0] == ord('#')) and not line.isspace():
-                yield number, line, at
+            row = line.removeprefix(b'\xef\xbb\xbf') if number == 1 else line
+            if row.strip() and not (comments and row.startswith(b'#')):
+                yield number, row, at
                 comments = not headed
-
-
-def read_labels(path: Path) -> dict[str, str]:
-    """Tag (MID) -> label (display name), as published."""
-    with open(path, encoding='utf-8-sig', newline='') as lines:
-        rows = list(csv.DictReader(lines))
-    if not rows or not {'mid', 'display_name'} <= rows[0].keys():
-        raise UsageError(
-            f'{path}: not the list of labels, whose header names mid and display_name; delete it to fetch it anew'
-        )
-    return {row['mid']: row['display_name'] for row in rows}
-
-
-def read_names(path: Path) -> dict[str, str]:
-    """Tag -> label of the strong labels: two columns without a header."""
-    with open(path, encoding='utf-8-sig') as lines:
-        rows = [line.rstrip('\n').split('\t') for line in lines if line.strip()]
-    require(
-        rows and all(len(row) == 2 for row in rows),
-        f'{path}: not the names of strong labels; delete it to fetch it anew',
-    )
-    return dict(rows)
-
-
-def read_ontology(path: Path) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """Names and children of the classes of AudioSet's ontology, by their MIDs."""
-    try:
-        nodes = json.loads(path.read_text(encoding='utf-8-sig'))
-        return {node['id']: str(node['name']) for node in nodes}, {
-            node['id']: list(node['child_ids']) for node in nodes
-        }
-    except (ValueError, KeyError, TypeError):
-        raise UsageError(f"{path}: not AudioSet's ontology; delete it to fetch it anew") from None
 
 
 def rank_of(split: str) -> int:
@@ -527,21 +429,15 @@ def list_path(settings: Settings, split: str) -> Path:
 
 
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
-    """The MIDs, and the names in lower case, of the classes that are meant and of those below them; UsageError with
-    the nearest."""
-    tags = defaultdict[str, list[str]](list, {name: [] for name in known})  # of the lists' own classes; by name
-    for tag, label in labels.items():
-        tags[label.casefold()].append(tag)
-    found, todo = set[str](), list[str]()
+    """The MIDs, and the names in lower case, of these classes and those below them. `known`: names without a MID."""
+    plain = {name: name for name in known} | {label.casefold(): label for label in labels.values()}
+    found, todo = {name.casefold() for name in names} & known, list[str]()
     for name in names:
-        if name not in labels and name.casefold() not in tags:
-            plain = {label.casefold(): label for label in labels.values()}
-            near = [repr(plain.get(one, one)) for one in difflib.get_close_matches(name.casefold(), tags, 3, 0.5)]
-            raise UsageError(
-                f'{name!r} is no class of these lists{"; did you mean " if near else ""}{" or ".join(near)}'
-            )
-        todo += [name] if name in labels else tags[name.casefold()]
-        found |= {name.casefold()} - labels.keys()
+        meant = [tag for tag, label in labels.items() if name == tag or name.casefold() == label.casefold()]
+        near = [repr(plain[one]) for one in difflib.get_close_matches(name.casefold(), plain, 3, 0.5)]
+        hint = f'; did you mean {" or ".join(near)}' if near else ''
+        require(meant or name.casefold() in known, f'{name!r} is no class of these lists{hint}')
+        todo += meant
     while todo:
         if (tag := todo.pop()) not in found:
             found |= {tag, labels.get(tag, tag).casefold()}
@@ -562,26 +458,23 @@ class Choice(NamedTuple):
         return (not self.labels or not self.labels.isdisjoint(plain)) and self.exclude.isdisjoint(plain)
 
     def pick(self, classes: Iterable[tuple[str, ...]]) -> bytearray:
-        """For each row 1 if it is taken: class by class, rare ones first, rows that take others beyond their number
-        last."""
-        same: dict[tuple, tuple] = {}
-        rows = [same.setdefault(found, found) if self.takes(found) else None for found in classes]
-        picked = bytearray(found == () for found in rows)  # what has no class is nobody's share
-        rows = [found or () for found in rows]
-        members = defaultdict[str, array](lambda: array('L'))  # class -> indexes of its rows
+        """For each row 1 if it is taken: class by class, rare ones first, rows that exceed another's number last."""
+        rows = list(classes)
+        counted = {found: [name for name in found if self.takes(found) and self.takes([name])] for found in set(rows)}
+        members = defaultdict[str, list[int]](list)  # class -> indexes of its rows
         for index, found in enumerate(rows):
-            for name in found:
-                if not self.labels or self.takes([name]):
-                    members[name].append(index)
+            for name in counted[found]:
+                members[name].append(index)
+        picked = bytearray(not found and self.takes(found) for found in rows)  # what has no class is nobody's share
         count = Counter[str]()
         for name in sorted(members, key=lambda name: (len(members[name]), name)):
-            order = list(members[name]) if count[name] < self.per_label else []
+            order = members[name] if count[name] < self.per_label else []
             random.Random(f'{self.seed} {name}').shuffle(order)
-            order.sort(key=lambda index: sum(count[of] >= self.per_label for of in rows[index]))
+            order.sort(key=lambda index: sum(count[of] >= self.per_label for of in counted[rows[index]]))
             for index in order:
                 if count[name] < self.per_label and not picked[index]:
                     picked[index] = 1
-                    count.update(of for of in rows[index] if of in members)
+                    count.update(counted[rows[index]])
         return picked
 
 
@@ -598,46 +491,46 @@ def replacing(path: Path, mode: str = 'w') -> Iterator[Any]:
         made.unlink(missing_ok=True)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file under another name and rename it, so that it is there whole or not at all."""
-    with replacing(path, 'wb') as out:
-        out.write(content)
-
-
-def trusted_certificates() -> str:
-    """The CA file that yt-dlp, ffmpeg and we trust alike: the user's, else certifi's."""
-    import certifi
-
-    return os.environ.get('SSL_CERT_FILE') or certifi.where()
-
-
-def address(name: str) -> str:
-    """Where AudioSet's files are published."""
-    if name == 'ontology.json':
-        return ONTOLOGY
-    return f'{CORPUS}{"strong" if name.endswith(".tsv") else "v1/csv"}/{name}'
+CORPUS = 'https://storage.googleapis.com/us_audioset/youtube_corpus/'
+ONTOLOGY = 'https://raw.githubusercontent.com/audioset/ontology/master/'
+FOLDERS = {'.csv': f'{CORPUS}v1/csv/', '.tsv': f'{CORPUS}strong/', '.json': ONTOLOGY}  # of AudioSet's files
 
 
 def provide(path: Path, routes: Iterable[str]) -> Path:
-    """Fetch a list of AudioSet's by the first route that works, unless the user or an earlier run put it there."""
+    """Fetch a file of AudioSet's by the first route that works, unless the user or an earlier run put it there."""
     if path.exists():
         return path
-    why: object = ''
+    address, why = f'{FOLDERS[path.suffix]}{path.name}', ''
     for route in routes:
-        trust = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trusted_certificates()))
-        ways = [trust, urllib.request.ProxyHandler({'https': route})] if route else [trust]
+        proxy = urllib.request.ProxyHandler({'https': route} if route else None)  # None: the environment's
         try:
-            with urllib.request.build_opener(*ways).open(address(path.name), timeout=60) as answer:
+            with urllib.request.build_opener(proxy).open(address, timeout=60) as answer:
                 content = answer.read()
         except (OSError, http.client.HTTPException) as error:
-            why = getattr(error, 'reason', error)
-            continue
-        replace_file(path, content)
-        say(f'fetched {path.name}')
-        return path
-    there = ', '.join(sorted(p.name for p in path.parent.glob('*.[ct]sv'))) or 'nothing'
-    why = f'{address(path.name)} cannot be fetched ({why})'
+            why = str(getattr(error, 'reason', error))
+        else:
+            with replacing(path, 'wb') as out:
+                out.write(content)
+            say(f'fetched {path.name}')
+            return path
+    there = ', '.join(sorted(found.name for found in path.parent.glob('*.[ct]sv'))) or 'nothing'
+    why = f'{address} cannot be fetched ({why})'
     raise UsageError(f'{path} is not there (but {there}), and {why}; put it there yourself')
+
+
+TABLES: dict[str, Callable[[TextIO], dict[str, Any]]] = {  # AudioSet's other files -> how they are read, by MID
+    'class_labels_indices.csv': lambda file: {row['mid']: row['display_name'] for row in csv.DictReader(file)},
+    'mid_to_display_name.tsv': lambda file: dict(line.rstrip('\n').split('\t') for line in file if line.strip()),
+    'ontology.json': lambda file: {node['id']: (node['name'], node['child_ids']) for node in json.load(file)},
+}
+
+
+def published(settings: Settings, name: str) -> dict[str, Any]:
+    path = provide(settings.csvs / name, settings.routes.values())
+    with contextlib.suppress(ValueError, KeyError, TypeError, csv.Error), open(path, encoding='utf-8-sig') as file:
+        if table := TABLES[name](file):
+            return table
+    raise UsageError(f'{path}: not as AudioSet publishes it; delete it to fetch it anew')
 
 
 # ------------------------------------------------------------------------------------------------------------ ledger
@@ -1513,7 +1406,7 @@ def input_args(settings: Settings, segment: Segment, source: Source, flags: set[
     if not is_direct(source):
         return ['-loglevel', 'error', *cut]
     args = ['-loglevel', 'error', '-rw_timeout', str(int(settings.timeout * 1e6))]  # µs
-    args += ['-tls_verify', '1', '-ca_file', trusted_certificates()]
+    args += ['-tls_verify', '1', '-ca_file', os.environ['SSL_CERT_FILE']]
     size = int((source.get('tbr') or 1000) * 125 * length * REQUESTS.get(source.get('ext') or '', 1.4))
     for flag, value in {**HTTP_FLAGS, 'request_size': max(size, 1 << 16)}.items():
         args += [f'-{flag}', str(value)] if flag in flags else []
@@ -1611,7 +1504,7 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path |
         'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again
         'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
-        'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
+        'compat_opts': {'no-certifi'},  # but what SSL_CERT_FILE names
         **({'proxy': route} if route else {}), **settings.ydl_opts, 'format': lambda context: extractor.choose(context),
     }  # fmt: skip
     if not cheap:
@@ -2932,68 +2825,25 @@ def show_coverage(table: list[list]) -> str:
 
 
 NONE = type(None)
-KINDS: dict[str, tuple[type, ...]] = {
-    'int | None': (int, NONE), 'str | None': (str, NONE), 'float': (int, float),
-    'int': (int,), 'str': (str,), 'bool': (bool,), 'list[str]': (list,), 'dict': (dict,),
-}  # fmt: skip
-CHOICES = {'ext': list(ENCODE), 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray']}
+# a heading; or a setting: its name, annotation and the rest, which may go on in the next lines
+SETTING = re.compile(r'^# (\w.*)|^(\w+)(?:: (.+?))? *=(.*(?:\n[ )\]}].*)*)', re.MULTILINE)
+CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
-class Setting(NamedTuple):
-    """A global of the settings block, as its source shows it."""
-
-    group: str  # the comment above
-    name: str
-    kind: str  # a key of KINDS
-    about: str  # the comment behind
+def number_or_json(text: str) -> Any:  # argparse names it to whom gives neither
+    return json.loads('null' if text.lower() == 'none' else text)
 
 
-def read_block(source: str) -> list[Setting]:
-    """The settings: the lower-case globals above the first constant, however they are laid out."""
-    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    comments = {token.start[0]: token for token in tokens if token.type == tokenize.COMMENT}
-    found, group, after = list[Setting](), '', 0
-    for node in ast.parse(source).body:
-        targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, 'targets', [None])
-        target = targets[0]
-        if isinstance(target, ast.Name) and not target.id.islower():
-            break
-        own = [
-            line
-            for line in range(after + 1, node.lineno)
-            if line in comments and not comments[line].string.startswith('# -')
-        ]
-        group = comments[own[-1]].string[2:] if own and found or own and target else group
-        if isinstance(target, ast.Name):
-            about = ' '.join(
-                comments[n].string.lstrip('# ') for n in range(node.lineno, node.end_lineno + 1) if n in comments
-            )
-            kind = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ''
-            default = type(globals().get(target.id))
-            plain = next((name for name, types in list(KINDS.items())[2:] if default in types), 'int | None')
-            found.append(Setting(group, target.id, kind if kind in KINDS else plain, about))
-        after = node.end_lineno or 0
-    return found
-
-
-def number_or_json(text: str) -> Any:
-    try:
-        return json.loads('null' if text.lower() == 'none' else text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor JSON') from None
-
-
-def read_flag(setting: Setting) -> dict[str, Any]:
-    """How argparse is to read the flag of a setting."""
-    if setting.kind == 'bool':
-        return {'action': argparse.BooleanOptionalAction}
-    if setting.kind == 'list[str]':
-        return {'nargs': '*', 'metavar': 'NAME'}
-    if setting.kind == 'str | None':
-        return {'nargs': '?', 'const': '', 'metavar': 'FILE'}
-    choices = CHOICES.get(setting.name, [])
-    name = '{' + ','.join(filter(None, choices)) + '}' if choices else setting.kind.split()[0].upper()
-    return {'type': str if setting.kind == 'str' else number_or_json, 'metavar': name}
+KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> its types, how argparse reads the flag
+    'bool': ((bool,), {'action': argparse.BooleanOptionalAction}),
+    'list[str]': ((list,), {'nargs': '*', 'metavar': 'NAME'}),
+    'dict': ((dict,), {'type': number_or_json, 'metavar': 'JSON'}),
+    'float': ((int, float), {'type': number_or_json, 'metavar': 'FLOAT'}),
+    'int': ((int,), {'type': number_or_json, 'metavar': 'INT'}),
+    'int | None': ((int, NONE), {'type': number_or_json, 'metavar': 'INT'}),
+    'str': ((str,), {'metavar': 'TEXT'}),
+    'str | None': ((str, NONE), {'nargs': '?', 'const': '', 'metavar': 'FILE'}),
+}
 
 
 class Parser(argparse.ArgumentParser):
@@ -3001,24 +2851,42 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f'{message} (see --help)')
 
 
-def read_settings(argv: list[str] | None) -> Settings:
-    """The globals of the settings block, each with a flag made from its own line of source, and the flags over them."""
-    block = read_block(Path(__file__).read_text(encoding='utf-8'))
+def read_block(source: str) -> Iterator[tuple[str, str, str, str]]:
+    """Heading, name, annotation and comment of each setting, however it is laid out."""
+    heading = ''
+    block = source.partition('- settings\n')[2].partition('\n# --')[0]
+    for above, name, annotation, rest in SETTING.findall(block):
+        heading = above or heading
+        if name:
+            fitting = [kind for kind, (types, _) in KINDS.items() if type(globals().get(name)) in types]
+            kind = annotation if annotation in KINDS else [*fitting, 'list[str]'][0]  # it may be edited away
+            yield heading, name, kind, ' '.join(re.findall(r'\s#\s*(.+)', rest))
+
+
+def make_parser(block: list[tuple[str, str, str, str]]) -> Parser:
+    """A flag for each setting; only those that are given are told."""
     parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
-    groups = {setting.group: parser.add_argument_group(setting.group) for setting in block}
-    for setting in block:
-        flag, default = f'--{setting.name.replace("_", "-")}', globals()[setting.name]
-        shown = '…' if setting.name == 'proxies' and default else repr(default)  # it may hold passwords
-        told = f'{setting.about} ({shown})'.replace('%', '%%')
-        groups[setting.group].add_argument(flag, default=default, help=told, **read_flag(setting))
-    preset = parser.parse_args(argv).preset
-    require(preset in ('', *PRESETS), f'preset = {preset!r}: use one of {", ".join(PRESETS)}')
-    parser.set_defaults(**PRESETS.get(preset, {}))
-    settings = parser.parse_args(argv)
-    for setting in block:
-        value = getattr(settings, setting.name)
-        shown = '…' if setting.name == 'proxies' else repr(value)
-        require(type(value) in KINDS[setting.kind], f'{setting.name} = {shown}: use {setting.kind}')
+    groups = {heading: parser.add_argument_group(heading) for heading, *_ in block}
+    for heading, name, kind, about in block:
+        value, flag = globals()[name], f'--{name.replace("_", "-")}'
+        shown = '…' if name == 'proxies' and value else repr(value)  # they may hold passwords
+        reading = dict(KINDS[kind][1])
+        if name in CHOICES:
+            reading['metavar'] = '{' + ','.join(str(choice) for choice in CHOICES[name] if choice) + '}'
+        told = f'{about} ({shown})'.replace('%', '%%')
+        groups[heading].add_argument(flag, default=argparse.SUPPRESS, help=told, **reading)
+    return parser
+
+
+def read_settings(argv: list[str] | None) -> Settings:
+    """The globals of the settings block, over them what a preset makes of them, and over that the flags."""
+    block = list(read_block(Path(__file__).read_text(encoding='utf-8')))
+    edited = {name: globals()[name] for _, name, *_ in block}
+    flags = vars(make_parser(block).parse_args(argv))
+    given = edited | flags
+    for _, name, kind, _ in block:
+        require(type(given[name]) in KINDS[kind][0], f'{name}: use {kind}, not {type(given[name]).__name__}')
+    settings = Settings(**edited | PRESETS.get(given['preset'], {}) | flags)
     check_settings(settings)
     return settings
 
@@ -3028,110 +2896,88 @@ def check_name(name: str, splits: list[str]) -> None:
     wrong = f'name = {name!r}'
     sample = {'ytid': 'Y' * 11, 'split': '', 'start': 0.0, 'end': 10.0, 'index': 0, 'part': 0}
     try:
-        levels = [level for split in splits for level in name.format(**{**sample, 'split': split}).split('/')]
-        fields = [field[1:] for field in string.Formatter().parse(name.rpartition('/')[2]) if field[1] is not None]
-    except KeyError as error:
-        raise UsageError(f'{wrong}: {error} is none of {", ".join(sample)}') from None
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
+        levels = [level for split in splits for level in name.format(**sample | {'split': split}).split('/')]
+    except (LookupError, ValueError, TypeError, AttributeError) as error:
         raise UsageError(f'{wrong}: {error}; write fields like {{ytid}}, of {", ".join(sample)}') from None
-    require(levels[0] != 'ledgers', f'{wrong}: wavs/ledgers is taken')
-    require(
-        not name.endswith(tuple(f'.{ext}' for ext in ENCODE)), f'{wrong}: leave the extension away, it comes by itself'
-    )
     for level in levels:
-        require(level, f'{wrong}: is empty between, before or after its /')
-        fits = re.fullmatch(r'[^<>:"\\|?*\x00-\x1f]+', level) and not re.search(r'^[\s.]|[\s.]$', level)
-        require(fits and len(os.fsencode(level)) <= 240, f'{wrong}: {level!r} cannot be a name in wavs/')  # bytes
-    unique = ('ytid', '', None) in fields[:1] + fields[-1:]  # with its 11 characters at a fixed place
-    require(
-        unique,
-        f'{wrong}: clips could overwrite each other; after the last /, the first or the last field must be {{ytid}}',
-    )
+        fits = re.fullmatch(r'(?![\s.])[^<>:"\\|?*\x00-\x1f]+(?<![\s.])', level) and len(os.fsencode(level)) <= 240
+        require(fits, f'{wrong}: {level!r} cannot be a name in wavs/')
+    require(levels[0] != 'ledgers', f'{wrong}: wavs/ledgers is taken')
+    require(name.rpartition('.')[2] not in ENCODE, f'{wrong}: leave the extension away, it comes by itself')
+    unique = re.fullmatch(r'[^{}]*\{ytid\}.*|.*\{ytid\}[^{}]*', name.rpartition('/')[2])  # 11 characters in one place
+    mend = 'after the last /, the first or the last field must be {ytid}'
+    require(unique, f'{wrong}: clips could overwrite each other; {mend}')
 
 
-def check_numbers(s: Settings) -> None:
-    """Refuse values that cannot work."""
-    rates = RATES.get(s.ext, range(1, 384_001))
-    require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
-    require(s.channels in (None, 1, 2), f'channels = {s.channels}: use 1 or 2')
-    require(s.limit is None or s.limit > 0, f'limit = {s.limit}: use a number above 0, or None')
-    above = 'num_processes per_label max_height timeout clip_timeout pause longest_pause per_hour'
+def check_settings(s: Settings) -> None:
+    """Refuse values and combinations that cannot work."""
+    for name, choices in CHOICES.items():
+        shown = ', '.join(str(choice) for choice in choices if choice)
+        require(getattr(s, name) in choices, f'{name} = {getattr(s, name)!r}: use one of {shown}')
+    above = 'limit per_label max_height num_processes timeout clip_timeout pause longest_pause per_hour'
     for name in above.split():
         value = getattr(s, name)
         require(value is None or 0 < value < math.inf, f'{name} = {value}: use a number above 0')
     for name in ('retries', 'retry_pause', 'give_up_after'):
         require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
+    rates = RATES.get(s.ext, range(1, 384_001))
+    require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
+    require(s.splits and len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: name one or more, and each once')
+    for split in map(str, s.splits):
+        plain = re.fullmatch(r'\w[\w.-]*(?<!\.[ct]sv)', split)
+        require(plain, f'splits: {split!r} is no name (leave the extension away, put spaces between names)')
+    check_name(s.name, s.splits)
     share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
-    count = int(share[2]) if share else 8
-    require(share and int(share[1]) < count, f'shard = {s.shard!r}: use 0/{count} to {count - 1}/{count}')
-    s.shard = f'{int(share[1])}/{count}'  # so that 03/8 is 3/8
-
-
-def check_settings(s: Settings) -> None:
-    """Refuse values and combinations that cannot work."""
+    require(share and int(share[1]) < int(share[2]), f'shard = {s.shard!r}: use 0/8 to 7/8, or 0/3 to 2/3')
+    s.shard = '/'.join(share.groups())  # so that 03/8 is 3/8
     reasons = {reason for reason, verdict, *_ in VERDICTS if verdict == GONE}
-    for name, choices in CHOICES.items():
-        shown = ', '.join(filter(None, choices))
-        require(getattr(s, name) in choices, f'{name} = {getattr(s, name)!r}: use one of {shown}')
-    require(s.splits, 'splits is empty: name at least one list')
-    for split in s.splits:
-        require(re.fullmatch(r'\w[\w.-]*', str(split)), f'splits: {split!r} is no name (put spaces between names)')
-        require(Path(split).suffix not in ('.csv', '.tsv'), f'splits: name {split!r} without its extension')
-    require(len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: one is named twice')
-    check_numbers(s)
+    require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
     require(s.ext != 'mp4' or not s.pad, 'pad is for audio, not for mp4')
     require(s.ext == 'mp4' or not s.exact_frames, f'exact_frames is for mp4, not for {s.ext}')
-    require(set(s.again) <= reasons, f'again = {s.again}: use reasons of gone rows: {", ".join(sorted(reasons))}')
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
-    modes = {'verify': s.verify, 'merge': s.merge, 'dry_run': s.dry_run, 'report': s.report is not None}
-    require(sum(modes.values()) < 2, f'{" and ".join(mode for mode, on in modes.items() if on)}: one at a time')
-    folder = Path(s.report or '.').absolute().parent
-    require(not s.report or folder.is_dir(), f'report = {s.report!r}: there is no such folder')
     installed = s.engine != 'ray' or importlib.util.find_spec('ray')
     require(installed, "engine = 'ray': Ray is not installed; pip install ray")
-    check_name(s.name, s.splits)
+    modes = [name for name in ('verify', 'merge', 'dry_run') if getattr(s, name)] + ['report'] * (s.report is not None)
+    require(len(modes) < 2, f'{" and ".join(modes)}: one at a time')
+    require(Path(s.report or '.').absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
 
 
-def read_proxy(proxy: str) -> tuple[str, str]:
-    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it; UsageError for one that they
-    cannot use."""
-    at = urllib.parse.urlsplit(proxy if '://' in proxy else f'http://{proxy}')
-    host = proxy.rpartition('@')[2]
-    wrong = f'proxy {host}: use http://host:port or http://user:password@host:port, special characters as %40'
-    require(
-        not at.scheme.startswith('socks') and at.scheme != 'https',
-        f'{wrong}; ffmpeg knows neither SOCKS nor https proxies',
-    )
-    with contextlib.suppress(ValueError):  # of a port that is none
-        require(at.scheme == 'http' and at.hostname and not re.search(r'\s', proxy), wrong)
-        return f'{at.hostname}:{at.port or 80}', at.geturl()
-    raise UsageError(wrong)
+def read_proxy(proxy: str, port: str = '') -> tuple[str, str]:
+    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it. `port`: where it names none."""
+    found = re.fullmatch(r'(?:http://)?([^\s/]+@|)([^\s/:@]+|\[[\da-f:.]+\])(?::(\d+))?/?', proxy, re.IGNORECASE)
+    use = 'use http://user:password@host:port (special characters as %40), http://host:port or direct'
+    why = f'{use}; ffmpeg knows neither SOCKS nor https proxies'
+    require(found and (found[3] or port), f'proxy {proxy.rpartition("@")[2]}: {why}')
+    login, host, port = found.groups(port)
+    return f'{host}:{port}', f'http://{login}{host}:{port}'
 
 
 def open_routes(settings: Settings) -> None:
-    """Add to the settings how YouTube may be reached, name -> proxy; media must come by the same address that asked
-    for them."""
-    if (bundle := os.environ.get('SSL_CERT_FILE')) and not os.path.isfile(bundle):
-        raise UsageError(f'SSL_CERT_FILE = {bundle}: no such file')
-    around = urllib.request.getproxies() if 'direct' in (settings.proxies or ['direct']) else {}
+    """Add to the settings how YouTube may be reached, name -> proxy: media must come by the address that asked."""
+    import certifi
+
+    trusted = os.environ.get('SSL_CERT_FILE') or certifi.where()
+    require(os.path.isfile(trusted), f'SSL_CERT_FILE = {trusted}: no such file')
+    os.environ['SSL_CERT_FILE'] = trusted  # by yt-dlp, by ffmpeg and by us
+    proxies = settings.proxies or ['direct']
+    around = urllib.request.getproxies() if 'direct' in proxies else {}
     if proxy := around.get('https') or around.get('all') or around.get('http'):
-        os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy)[1]  # ffmpeg reads http_proxy only
-    for proxy in settings.proxies:
-        host = proxy.rpartition('@')[2]
-        require(host == 'direct' or re.search(r':\d+/?$', host), f'proxy {host}: use http://host:port or direct')
-    named = [('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in settings.proxies or ['direct']]
-    settings.routes = dict(named)
-    require(len(settings.routes) == len(named), 'proxies: one is named twice')
+        os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy, '80')[1]  # the one that ffmpeg reads
+    settings.routes = dict(('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in proxies)
+    require(len(settings.routes) == len(proxies), 'proxies: one is named twice')
 
 
 def open_root(settings: Settings) -> None:
-    """Add the paths to the settings; make the folders where they are missing; UsageError if they cannot be written."""
+    """Add the paths to the settings, and make the folders where they are missing."""
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
     settings.ledger, tag = ledger_path(settings), f'{settings.ext}-{settings.shard.replace("/", "-of-")}'
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}-'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
-    settings.cookie_path = root / Path(settings.cookie_path).expanduser()
+    path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
+    settings.cookies, settings.cookie_stamp = '', 0  # ns; when the file was written that was read last
+    unset = path == root / 'cookies.txt' and not path.exists()
+    require(unset or path.is_file(), f'cookie_path = {path}: is no file')
     try:
         for folder in (settings.wavs, settings.temps, settings.ledger.parent):
             folder.mkdir(parents=True, exist_ok=True)
@@ -3143,15 +2989,10 @@ def open_root(settings: Settings) -> None:
         raise UsageError(f'root = {root}: cannot be written ({error.strerror})') from None
 
 
-def read_cookies(path: Path, wanted: bool) -> str:
-    """The cookies of a Netscape file as yt-dlp takes them, '' if there are none; UsageError for a file of another
-    kind."""
-    require(not path.exists() or path.is_file(), f'{path}: not a file')
-    require(path.exists() or not wanted, f'{path}: no such file')
-    text = path.read_text(encoding='utf-8-sig', errors='replace') if path.exists() else ''
-    rows = [
-        line.split('\t') for line in text.splitlines() if line.startswith('#HttpOnly_') or line[:1] not in ('', '#')
-    ]
+def read_cookies(path: Path) -> str:
+    """The cookies of a Netscape file as yt-dlp takes them, '' if there are none."""
+    lines = path.read_text(encoding='utf-8-sig', errors='replace').splitlines() if path.exists() else []
+    rows = [line.split('\t') for line in lines if line.startswith('#HttpOnly_') or line[:1] not in ('', '#')]
     hint = 'not a Netscape cookie file (7 fields with tabs between); export it as README says, or delete it'
     require(all(len(row) == 7 for row in rows), f'{path}: {hint}')
     for row in rows:
@@ -3159,34 +3000,25 @@ def read_cookies(path: Path, wanted: bool) -> str:
     return '\n'.join(['# Netscape HTTP Cookie File', *map('\t'.join, rows), '']) if rows else ''
 
 
-def modified(path: Path) -> int:
-    """When a file was written last, in ns; 0 for none."""
-    with contextlib.suppress(OSError):
-        return path.stat().st_mtime_ns
-    return 0
-
-
 def renew_cookies(settings: Settings) -> bool:
     """Whether there are new cookies: the file was put there, replaced or taken away."""
     path, former = settings.cookie_path, settings.cookies
-    if (stamp := modified(path)) == settings.cookie_stamp:
-        return False
-    settings.cookie_stamp = stamp
     try:
-        settings.cookies = read_cookies(path, wanted=False)
+        stamp = path.stat().st_mtime_ns if path.exists() else 0
+        if stamp != settings.cookie_stamp:
+            settings.cookie_stamp = stamp
+            settings.cookies = read_cookies(path)
     except (UsageError, OSError) as error:
         say(f'{error}; going on with the former cookies')
-    else:
+    if settings.cookies != former:
         say(f'{path.name} has changed: from now on its {"cookies are used" if settings.cookies else "absence counts"}')
     return settings.cookies != former
 
 
 def clip_size(settings: Settings) -> float:
     """Bytes of a clip of 10 s, about: enough to tell whether they will fit the disk."""
-    pcm = (settings.sample_rate or 44_100) * (settings.channels or 2) * 2
-    return (
-        10 * {'wav': pcm, 'flac': 0.6 * pcm, 'opus': 12_000, 'mp3': 25_000, 'm4a': 16_500, 'mp4': 70_000}[settings.ext]
-    )
+    pcm = 20 * (settings.sample_rate or 44_100) * (settings.channels or 2)
+    return {'wav': pcm, 'flac': 0.6 * pcm, 'opus': 12e4, 'mp3': 25e4, 'm4a': 16.5e4, 'mp4': 70e4}[settings.ext]
 
 
 def find_ffmpeg(settings: Settings) -> set[str]:
@@ -3200,13 +3032,9 @@ def find_ffmpeg(settings: Settings) -> set[str]:
     except (OSError, RuntimeError) as error:
         raise UsageError(f'ffmpeg: {error}; name one with the ffmpeg setting') from None
     require('-user_agent' in told, f'ffmpeg = {found!r}: is no ffmpeg that can fetch')
-    wanted = HTTP_FLAGS.keys()
-    has = {flag for flag in wanted if f'-{flag} ' in told}
-    if has != wanted:
-        say(
-            f'{found} is too old for -{" and -".join(sorted(wanted - has))}: going on without, with more bytes per clip'
-        )
-    return has
+    if lacks := {flag for flag in HTTP_FLAGS if f'-{flag} ' not in told}:
+        say(f'{found} is too old for -{" and -".join(sorted(lacks))}: going on without, with more bytes per clip')
+    return HTTP_FLAGS.keys() - lacks
 
 
 def settle(job: Job, bar: Progress, result: Result) -> None:
@@ -3244,10 +3072,10 @@ def open_lists(settings: Settings, ledger: Ledger) -> Reader:
     order, routes = sorted(settings.splits, key=rank_of), settings.routes.values()
     paths = {split: provide(list_path(settings, split), routes) for split in order}
     lists = {split: (path, recognise(path)) for split, path in paths.items()}
-    labels = read_labels(provide(settings.csvs / 'class_labels_indices.csv', routes))
     strong = any('clip' in form.columns for _, form in lists.values())
-    names = read_names(provide(settings.csvs / 'mid_to_display_name.tsv', routes)) if strong else {}
-    reader = Reader(ledger, lists, names | labels, names)
+    names = published(settings, 'mid_to_display_name.tsv') if strong else {}
+    labels = names | published(settings, 'class_labels_indices.csv')
+    reader = Reader(ledger, lists, labels, names)
     if settings.labels or settings.exclude or not set(reader.lines) & set(WEAK):
         for split in order:  # else in passing, behind AudioSet's long ones, which give shared clips their names
             if split not in WEAK:
@@ -3261,8 +3089,9 @@ def make_choice(settings: Settings, reader: Reader) -> Choice | None:
         return None
     names, below = reader.labels, dict[str, list[str]]()
     if (settings.labels or settings.exclude) and settings.descendants:
-        theirs, below = read_ontology(provide(settings.csvs / 'ontology.json', settings.routes.values()))
-        names = theirs | names
+        nodes = published(settings, 'ontology.json')
+        names = {tag: name for tag, (name, _) in nodes.items()} | names
+        below = {tag: children for tag, (_, children) in nodes.items()}
     own = reader.ledger.db.execute("SELECT DISTINCT labels FROM tagset WHERE tags = '[]'")
     known = {name.casefold() for (texts,) in own for name in json.loads(texts)}
     wanted, unwanted = (find_classes(of, names, below, known) for of in (settings.labels, settings.exclude))
@@ -3349,8 +3178,7 @@ def make_metadata(ledger: Ledger, most: float = math.inf) -> str:
 def run(settings: Settings) -> int:
     """The job: cookies and ledgers, then all rows, then the metadata. Returns the exit status."""
     check_ydl_opts(settings)
-    settings.cookie_stamp = modified(settings.cookie_path)
-    settings.cookies = read_cookies(settings.cookie_path, wanted=settings.cookie_path != settings.root / 'cookies.txt')
+    settings.cookies = read_cookies(settings.cookie_path)
     with contextlib.ExitStack() as held:
         ledger = open_ledger(settings, held)
         for remains in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:

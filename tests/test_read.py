@@ -124,7 +124,7 @@ def test_a_list_that_the_user_put_there_wins(program: Program) -> None:
 def test_a_file_that_is_no_list_of_labels(program: Program) -> None:
     program.offer('aaaaaaaaaaa, 30.000, 40.000, "/m/09x0r"')
     program.site.files['class_labels_indices.csv'] = b'<html>oops'
-    assert 'not the list of labels' in program.run(status=2).stderr
+    assert 'class_labels_indices.csv: not as AudioSet publishes it' in program.run(status=2).stderr
 
 
 def test_numbers_that_no_ledger_holds_cost_their_row_only(tmp_path: pathlib.Path) -> None:

@@ -96,7 +96,7 @@ def test_what_is_wrong_is_refused(flags: list[str], said: str) -> None:
         (['--merge'], 'nothing to merge'),
         (['--ffmpeg', 'true'], 'is no ffmpeg'),
         (['--cookie-path', 'nowhere.txt'], 'nowhere.txt'),
-        (['--cookie-path', '/'], 'not a file'),
+        (['--cookie-path', '/'], 'is no file'),
         (['--splits', 'comments'], 'not one usable row'),
     ],
     ids=' '.join,
@@ -114,15 +114,15 @@ def test_help_shows_each_setting_under_its_heading() -> None:
     told = subprocess.run([sys.executable, str(SCRIPT), '--help'], capture_output=True, text=True, check=True).stdout
     _, *parts = re.split(r'^(\S.*):\n', told.partition('\noptions:\n')[2], flags=re.M)
     under = {heading: f'\n{text}' for heading, text in zip(parts[::2], parts[1::2], strict=True)}
-    block = download.read_block(SCRIPT.read_text(encoding='utf-8'))
-    assert list(under) == list(dict.fromkeys(setting.group for setting in block))
+    block = list(download.read_block(SCRIPT.read_text(encoding='utf-8')))
+    assert list(under) == list(dict.fromkeys(heading for heading, *_ in block))
     assert {'what to fetch', 'what to make of it', 'how', 'with what'} <= under.keys()
-    for setting in block:
-        flag = f'--{setting.name.replace("_", "-")}'
-        assert setting.about, flag
-        shown = re.search(rf'\n  {flag}\b(?!-).*(\n {{5,}}.*)*', under[setting.group])
-        assert shown, f'{flag} is under {setting.group}'
-        assert re.sub(r'\s', '', setting.about) in re.sub(r'\s', '', shown[0]), flag
+    for heading, name, _, about in block:
+        flag = f'--{name.replace("_", "-")}'
+        assert about, flag
+        shown = re.search(rf'\n  {flag}\b(?!-).*(\n {{5,}}.*)*', under[heading])
+        assert shown, f'{flag} is under {heading}'
+        assert re.sub(r'\s', '', about) in re.sub(r'\s', '', shown[0]), flag
     assert re.search(r'--per-label \S+ +so many rows of a class', under['what to fetch'])
     assert '--engine {multiprocessing,ray}' in under['how']
 
@@ -144,13 +144,13 @@ per_label: int | None = (
 retries: int = (
     3
 )  # how often
-ROOT = 1
+# ---------------- types
 timeout: float = 1  # no setting
 """
-    assert download.read_block(source) == [
-        download.Setting('what to fetch', 'splits', 'list[str]', 'eval, balanced_train'),
-        download.Setting('what to fetch', 'per_label', 'int | None', 'so many rows of a class; None: all'),
-        download.Setting('how', 'retries', 'int', 'how often'),
+    assert list(download.read_block(source)) == [
+        ('what to fetch', 'splits', 'list[str]', 'eval, balanced_train'),
+        ('what to fetch', 'per_label', 'int | None', 'so many rows of a class; None: all'),
+        ('how', 'retries', 'int', 'how often'),
     ]
 
 
