@@ -1460,79 +1460,55 @@ def verify_clips(ledgers: list[Ledger]) -> None:
 
 # ------------------------------------------------------------------------------------------------------------- fetch
 
-Source = dict[str, Any]  # a format as yt-dlp describes it, and with `length` (s) and whether it is `whole`
+Source = dict[str, Any]  # a format, as yt-dlp describes it, with its `length` (s)
 SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTube rounds, and still be whole
 
 
-def is_direct(source: Source) -> bool:
-    """Whether ffmpeg seeks in it over the network, exactly; in HLS it begins up to a segment early."""
-    return source.get('protocol') in ('https', 'http') and not source.get('fragments')
-
-
-def is_combined(source: Source) -> bool:
-    """Whether picture and sound come as one."""
-    return 'none' not in (source.get('vcodec'), source.get('acodec'))
-
-
-def with_length(source: Source, told: float, video: float | None) -> Source:
-    """`told`: its length in s, 0 if unknown; `video`: that of its video, which YouTube rounds."""
-    length = told or (video + 1 if video else math.inf)
-    return {**source, 'length': length, 'whole': length >= (video or 0) - SHORT}
+def format_selector(settings: Settings) -> str:
+    """What to make a clip of, as yt-dlp's -f has it: first by https, then what has to be downloaded whole."""
+    low = f'[height<=?{settings.max_height}]'
+    options = ['ba{way}', f'b{{way}}{low}', 'b{way}']
+    if settings.ext == 'mp4':  # H.264 before AV1, which few pipelines decode
+        options = [f'bv{{way}}{low}[vcodec^=avc1]+ba{{way}}[ext=m4a]', f'b{{way}}{low}', f'bv{{way}}{low}+ba{{way}}']
+    return '/'.join(option.format(way=way) for way in ('[protocol=https]', '') for option in options)
 
 
 def originals(formats: list[Source], streams: list[dict[str, Any]]) -> list[Source]:
-    """The formats whose sound is the original, and those without sound; Refused if only other sounds have an
-    address. `streams`: all that YouTube names, also without an address."""
+    """Those without sound or with the original one; `streams` are all that YouTube names, also without an address."""
     tracks = [stream['audioTrack'].get('displayName') or '' for stream in streams if stream.get('audioTrack')]
-    wanted = 10 if any('original' in track.lower() for track in tracks) else 5  # yt-dlp's for original and default
     kinds = ' '.join(stream.get('mimeType') or '' for stream in streams)
+    wanted = 10 if any('original' in track.lower() for track in tracks) else 5  # yt-dlp's for original and default
 
     def is_original(source: Source) -> bool:
         if (source.get('format_id') or '').endswith('-drc') or 'descri' in (source.get('format_note') or '').lower():
             return False  # of even loudness, or for the blind
         return not tracks or source.get('language_preference') == wanted
 
-    silent = [source for source in formats if source.get('acodec') == 'none']
-    ours = [source for source in formats if source.get('acodec') != 'none' and is_original(source)]
-    if not ours and len(silent) < len(formats):
-        raise Refused('the original sound has no address, only other tracks have one')
-    if not ours and 'video/' in kinds and not re.search('audio/|mp4a|opus', kinds):
-        raise Refused('the video has no sound')
-    return silent + ours
-
-
-def rank(option: tuple[Source, ...], settings: Settings) -> tuple:
-    """What is whole comes first, then what ffmpeg can seek over the network; H.264 before AV1, which few pipelines
-    decode."""
-    first, last = option[0], option[-1]
-    usable = all(source['whole'] for source in option), all(map(is_direct, option))
-    apart, mp4 = not is_combined(first), last.get('ext') in ('m4a', 'mp4')
-    if settings.ext == 'mp4':
-        avc = (first.get('vcodec') or '').startswith('avc1')
-        return *usable, avc and mp4, apart, avc
-    low = (first.get('height') or 0) <= settings.max_height
-    return *usable, apart, low, last.get('quality') or 0, mp4  # Opus of 128 kbit/s before AAC of 48
-
-
-def choose(settings: Settings, formats: list[Source]) -> tuple[Source, ...]:
-    """What to make a clip of: one format, or picture and sound. `formats` are yt-dlp's, the best last."""
     heard = [source for source in formats if source.get('acodec') != 'none']
-    options: list[tuple[Source, ...]] = [(source,) for source in heard]
-    if settings.ext == 'mp4':
-        sounds = [source for source in heard if source.get('vcodec') == 'none']
-        pictures = [source for source in formats if source.get('acodec') == 'none' != source.get('vcodec')]
-        options = [option for option in options if is_combined(option[0])] + list(itertools.product(pictures, sounds))
-        options = [option for option in options if (option[0].get('height') or 0) <= settings.max_height]
-    if not options:
-        raise Refused('no format with what is wanted has an address')
-    return max(reversed(options), key=lambda option: rank(option, settings))
+    ours = [source for source in heard if is_original(source)]
+    if heard and not ours:
+        raise Refused('the original sound has no address, only other tracks have one')
+    if not ours:
+        mute = 'video/' in kinds and not re.search('audio/|mp4a|opus', kinds)
+        raise Refused('the video has no sound' if mute else 'no format with sound has an address')
+    return [source for source in formats if source in ours or source not in heard]
 
 
-def find_end(sources: list[Source], segment: Segment) -> float:
+def set_lengths(formats: list[Source], video: float | None) -> list[Source]:
+    """Note how long they are, and keep those that are as long as the video, if one of them has sound."""
+    for source in formats:
+        told = re.search(r'[?&/]dur[=/]([\d.]+)', source.get('url') or '')
+        source['length'] = float(told[1]) if told else video + 1 if video else math.inf
+    longest = video or max(source['length'] for source in formats)
+    whole = [source for source in formats if source['length'] >= longest - SHORT]
+    return whole if any(source.get('acodec') != 'none' for source in whole) else formats
+
+
+def find_end(info: dict[str, Any], sources: list[Source], segment: Segment) -> float:
     """Where the video ends (s), which is where its sound ends; Refused if nothing of the segment is before that."""
     end = min(source['length'] for source in sources)
-    if end < segment.end and not all(source['whole'] for source in sources):
-        raise Refused(f'every format with sound ends at {end:.3f} s, before its video')
+    if end < min(segment.end, (info.get('duration') or 0) - SHORT):
+        raise Refused(f'every format with sound ends at {end:.3f} s, the video at {info["duration"]} s')
     if segment.start + TOO_SHORT >= end:
         raise Refused(f'the video ends at {end:.3f} s, {segment.start} s are wanted')
     return end
@@ -1546,11 +1522,10 @@ HTTP_FLAGS = {  # of ffmpeg 9, which asks for the bytes of the clip and no more,
 def network_args(settings: Settings, source: Source, seconds: float, flags: set[str]) -> list[str]:
     """What ffmpeg gets for an address: how long to wait, whom to trust and how much to ask for."""
     size = seconds * 125 * (source.get('tbr') or 1000) * (1 if source.get('ext') == 'm4a' else 1.4)  # as measured
-    args = ['-rw_timeout', f'{settings.timeout * 1e6:.0f}', '-tls_verify', '1', '-ca_file', trusted_certificates()]
-    for flag, value in HTTP_FLAGS.items():
-        if flag in flags:
-            args += [f'-{flag}', str(max(value, int(size)) if flag == 'request_size' else value)]
-    return args
+    values = {**HTTP_FLAGS, 'request_size': max(int(size), HTTP_FLAGS['request_size'])}
+    bounds = [word for flag in flags for word in (f'-{flag}', str(values[flag]))]
+    trust = ['-tls_verify', '1', '-ca_file', trusted_certificates()]
+    return ['-rw_timeout', f'{settings.timeout * 1e6:.0f}', *trust, *bounds]  # µs
 
 
 def sound_args(settings: Settings, codec: str) -> list[str]:
@@ -1568,24 +1543,21 @@ def seek(start: float) -> list[str]:
 
 def ffmpeg_args(settings: Settings, segment: Segment, sources: list[Source], flags: set[str]) -> dict[str, list[str]]:
     """What ffmpeg gets before each of its inputs and before its output."""
-    streams = ['-vn'] if settings.ext != 'mp4' else []
-    if settings.exact_frames:
-        streams = ['-c:v', 'libx264', '-preset', 'veryfast', '-crf', '20']
-    by_pictures = is_combined(sources[0]) and settings.ext != 'mp4'  # it seeks by these, and begins too late
-    lead, length = min(segment.start, 1.0) if by_pictures else 0.0, segment.end - segment.start
-    args = {
-        'ffmpeg_o': [*streams, *sound_args(settings, sources[-1].get('acodec') or ''), *seek(lead), '-t', str(length)]
-    }
+    audio, length = settings.ext != 'mp4', segment.end - segment.start
+    exact = ['-c:v', 'libx264', '-preset', 'veryfast', '-crf', '20'] if settings.exact_frames else []
+    by_pictures = audio and sources[0].get('vcodec') != 'none'  # it seeks by these, and begins too late
+    lead = min(segment.start, 1.0) if by_pictures else 0.0
+    sound = sound_args(settings, sources[-1].get('acodec') or '')
+    args = {'ffmpeg_o': [*(['-vn'] if audio else exact), *sound, *seek(lead), '-t', str(length)]}
     for n, source in enumerate(sources, 1):
-        network = network_args(settings, source, length + lead, flags) if is_direct(source) else []
+        network = network_args(settings, source, length + lead, flags) if source['protocol'] == 'https' else []
         cut = [*seek(segment.start - lead), '-t', str(length + lead)]
         args[f'ffmpeg_i{n}'] = ['-loglevel', 'error', *network, *cut]
     return args
 
 
 def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
-    """yt-dlp's YouTube extractor, which keeps to the original sound and tells how long each format is: only YouTube's
-    own answer names tracks without an address."""
+    """yt-dlp's YouTube extractor, but for the original sound: only YouTube's answer names tracks without an address."""
     sound_only = cheap and settings.ext != 'mp4' and 'format' not in settings.ydl_opts
 
     class YoutubeIE(stock):  # its name is the key under which yt-dlp looks for its arguments
@@ -1603,47 +1575,30 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
 
         def _real_extract(self, url: str) -> dict[str, Any]:
             info = super()._real_extract(url)
-            if formats := originals(info.get('formats') or [], self.streams):
-                told = [re.search(r'[?&/]dur[=/]([\d.]+)', source.get('url') or '') for source in formats]
-                lengths = [float(length[1]) if length else 0.0 for length in told]
-                info['duration'] = info.get('duration') or max(lengths) or None
-                parts = zip(formats, lengths, strict=True)
-                info['formats'] = [with_length(source, length, info['duration']) for source, length in parts]
+            if 'formats' in info:  # it is no link to another video
+                info['formats'] = set_lengths(originals(info['formats'], self.streams), info.get('duration'))
             return info
 
     return YoutubeIE()
 
 
-class Listener:
-    """yt-dlp's logger: keeps its warnings, for a 429 or a network error is told in a warning only."""
-
-    def __init__(self) -> None:
-        self.warnings = list[str]()
-
-    def warning(self, message: str) -> None:
-        self.warnings.append(message)
-
-    def debug(self, message: str) -> None:
-        pass
-
-    error = debug
+def ignore(*_: object) -> None:
+    pass
 
 
-def open_ydl(settings: Settings, listener: Listener, route: str, cookies: str, cheap: bool) -> Any:
+def open_ydl(settings: Settings, warnings: list[str], route: str, cookies: str, cheap: bool) -> Any:
     """A YoutubeDL to keep: the cheap one makes one request per video, the full one does all that yt-dlp can do."""
     import yt_dlp
 
-    def select(context: dict[str, Any]) -> Iterator[Source]:
-        chosen = '+'.join(source['format_id'] for source in choose(settings, context['formats']))
-        return ydl.build_format_selector(chosen)(context)
-
     options: dict[str, Any] = {
-        'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True,
+        'quiet': True, 'noprogress': True, 'color': 'never', 'nopart': True, 'overwrites': True,
+        'logger': argparse.Namespace(debug=ignore, error=ignore, warning=warnings.append),  # some tell what is wrong
         'ffmpeg_location': settings.ffmpeg, 'cookiefile': io.StringIO(cookies) if cookies else None,
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again
         'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
         'compat_opts': {'no-certifi'} if os.environ.get('SSL_CERT_FILE') else set(),
-        **({'proxy': route} if route else {}), 'format': select, **settings.ydl_opts,
+        'format': format_selector(settings), 'format_sort': ['quality', 'aext'],  # Opus of 128 kbit/s before AAC of 48
+        **({'proxy': route} if route else {}), **settings.ydl_opts,
     }  # fmt: skip
     if cheap:
         skip = {'player_skip': ['webpage', 'configs', 'js', 'initial_data'], 'skip': ['hls', 'dash', 'translated_subs']}
@@ -1652,9 +1607,77 @@ def open_ydl(settings: Settings, listener: Listener, route: str, cookies: str, c
         options['extractor_args'] = {**theirs, 'youtube': {**skip, **client, **theirs.get('youtube', {})}}
         options['js_runtimes'] = {}
     ydl = yt_dlp.YoutubeDL(options, auto_init=False)
-    ydl._forceprint = lambda *_: None  # else it renders tables of formats that nobody prints
+    ydl._forceprint = ignore  # else it renders tables of formats that nobody prints
     ydl.add_info_extractor(our_extractor(settings, type(ydl.get_info_extractor('Youtube')), cheap))
     return ydl
+
+
+def words_of(error: Exception) -> str:
+    """What YouTube said, out of yt-dlp's wrappings; what is not YouTube's begins with its type."""
+    cause = (getattr(error, 'exc_info', None) or [None, error])[1]
+    return getattr(cause, 'orig_msg', None) or f'{type(cause).__name__}: {cause}'
+
+
+def find_cause(words: str, warnings: list[str]) -> str:
+    """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
+    vague = words and judge(words)[0] in (*VAGUE, 'no sound', 'dubbed', 'damaged')
+    for warning in warnings:
+        reason, verdict, _ = judge(warning)
+        if reason == 'cookies' or (vague and (reason == 'network' or verdict == THROTTLED)):
+            return warning
+    return words
+
+
+def check_answer(info: dict[str, Any], segment: Segment) -> None:
+    """Refuse a description from which no clip can be made."""
+    if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
+        raise Refused(f'live event: {info["live_status"]}')
+    if info['id'] != segment.ytid:  # a trailer in its place, for one
+        raise Refused(f'Video unavailable, YouTube offers {info["id"]} instead')
+    find_end(info, info.get('requested_formats') or [info], segment)
+
+
+class Asker:
+    """What a process asks YouTube with: for each route two YoutubeDLs, whose cookies nobody writes down."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.warnings = settings, list[str]()
+        self.ydls, self.ydl = dict[tuple[str, str, bool], Any](), None  # ydl: the one that asked last
+
+    def ask(self, task: Task, cheap: bool) -> dict[str, Any]:
+        """YouTube's description of a video, formats chosen; Refused if it has none for us."""
+        key, words = (task.proxy, task.cookies, cheap), ''
+        if key not in self.ydls:
+            self.ydls[key] = open_ydl(self.settings, self.warnings, *key)
+        self.ydl = self.ydls[key]
+        self.warnings.clear()
+        try:
+            info = self.ydl.extract_info(task.segment.url, download=False)
+            check_answer(info, task.segment)
+        except Exception as error:  # of YouTube, or in the code of an extractor
+            words = str(error) if isinstance(error, Refused) else words_of(error)
+        if words := find_cause(words, self.warnings):
+            raise Refused(words)
+        return info
+
+    def ask_twice(self, task: Task) -> tuple[dict[str, Any], bool]:
+        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought
+        it. A worker that is throttled does not ask a second time: that would only cost more refusals."""
+        if not task.cheap or task.cookies or {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys():
+            return self.ask(task, cheap=False), False
+        try:
+            return self.ask(task, cheap=True), False
+        except Refused as refused:
+            if refused.sure or refused.verdict == THROTTLED:
+                raise
+            doubted = refused
+        try:
+            return self.ask(task, cheap=False), True
+        except Refused as refused:
+            there = refused.reason == 'no format' and doubted.reason in ('unavailable', 'drm')  # if without addresses
+            if refused.reason in VAGUE and doubted.reason not in VAGUE and not there:
+                raise doubted from None
+            raise
 
 
 OURS = {  # options of yt-dlp that this script decides -> the setting to use, if there is one
@@ -1675,108 +1698,16 @@ def check_ydl_opts(settings: Settings) -> None:
         require(name not in OURS, f'ydl_opts: {name} is decided by this script{instead}')
         fits = type(value) in (int, float, NONE) or not re.fullmatch(NUMBERS, name)
         require(fits, f'ydl_opts: {name} = {value!r}: use a number')
-    for cheap in (True, False) if settings.ydl_opts else ():
-        try:
-            with contextlib.closing(open_ydl(settings, Listener(), '', '', cheap)) as ydl:
-                ydl.cookiejar  # noqa: B018  # reads what it is to read
-        except Exception as error:  # whatever its code meets
-            text = ' '.join(str(error).removeprefix('ERROR: ').split())
-            raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
-
-
-def words_of(error: Exception) -> str:
-    """What YouTube said, out of yt-dlp's wrappings; what is not yt-dlp's own begins with its type."""
-    from yt_dlp.utils import YoutubeDLError
-
-    cause = (getattr(error, 'exc_info', None) or [None, error])[1]
-    plain = str(cause) if isinstance(cause, YoutubeDLError) else f'{type(cause).__name__}: {cause}'
-    return getattr(cause, 'orig_msg', None) or plain
-
-
-def find_cause(words: str, warnings: list[str]) -> str:
-    """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
-    vague = words and judge(words)[0] in (*VAGUE, 'no sound', 'dubbed', 'damaged')
-    for warning in warnings:
-        reason, verdict, _ = judge(warning)
-        if reason == 'cookies' or (vague and (reason == 'network' or verdict == THROTTLED)):
-            return warning
-    return words
-
-
-def check_answer(info: dict[str, Any], segment: Segment) -> None:
-    """Refuse a description from which no clip can be made."""
-    if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
-        raise Refused(f'live event: {info["live_status"]}')
-    if info['id'] != segment.ytid:  # a trailer in its place, for one
-        raise Refused(f'Video unavailable, YouTube offers {info["id"]} instead')
-    find_end(info.get('requested_formats') or [info], segment)
-
-
-class Asker:
-    """What a process asks YouTube with: two YoutubeDLs for each route, whose cookies nobody writes down."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.settings, self.listener = settings, Listener()
-        self.ydls, self.cookies = dict[tuple[str, bool], Any](), ''
-        self.ydl: Any = None  # the one that asked last
-
-    def open(self, task: Task, cheap: bool) -> Any:
-        """The YoutubeDL of a route; other cookies need other ones."""
-        if task.cookies != self.cookies:
-            for ydl in self.ydls.values():
-                ydl.close()
-            self.ydls, self.cookies = {}, task.cookies
-        key = task.proxy, cheap
-        if key not in self.ydls:
-            self.ydls[key] = open_ydl(self.settings, self.listener, task.proxy, task.cookies, cheap)
-        return self.ydls[key]
-
-    def ask(self, task: Task, cheap: bool) -> dict[str, Any]:
-        """YouTube's description of a video, formats chosen; Refused if it has none for us."""
-        from yt_dlp.utils import YoutubeDLError
-
-        self.ydl, words = self.open(task, cheap), ''
-        self.listener.warnings.clear()
-        try:
-            info = self.ydl.extract_info(task.segment.url, download=False)
-            check_answer(info, task.segment)
-        except (Refused, YoutubeDLError) as error:
-            words = str(error) if isinstance(error, Refused) else words_of(error)
-        if words := find_cause(words, self.listener.warnings):
-            raise Refused(words)
-        return info
-
-    def ask_twice(self, task: Task) -> tuple[dict[str, Any], bool]:
-        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought
-        it. A worker that is throttled does not ask a second time: that would only cost more refusals."""
-        if not task.cheap or task.cookies or {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys():
-            return self.ask(task, cheap=False), False
-        try:
-            return self.ask(task, cheap=True), False
-        except Refused as refused:
-            if refused.sure or refused.verdict == THROTTLED:
-                raise
-            doubted = refused
-        try:
-            return self.ask(task, cheap=False), True
-        except OSError:
-            raise
-        except Exception as error:
-            if says_more(doubted, error):
-                raise doubted from None
-            raise
-
-
-def says_more(doubted: Refused, error: Exception) -> bool:
-    """Whether the refusal of the cheap request is better than what became of the full one."""
-    reason = error.reason if isinstance(error, Refused) else 'unexpected'
-    there = reason == 'no format' and doubted.reason in ('unavailable', 'drm')  # the video is, if without addresses
-    return reason in VAGUE and doubted.reason not in VAGUE and not there
+    try:
+        for cheap in (True, False) if settings.ydl_opts else ():
+            open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
+    except Exception as error:  # whatever its code meets
+        text = ' '.join(str(error).removeprefix('ERROR: ').split())
+        raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
 
 def shortest_track(path: Path) -> float:
-    """Duration in s of what ends first in an mp4, picture or sound, as its edit lists show them; 0 if there is not
-    both."""
+    """Duration in s of what ends first in an mp4, as its edit lists show it; 0 if picture or sound is missing."""
     from mutagen.mp4 import Atoms  # mutagen itself looks at the sound alone
 
     with open(path, 'rb') as file:
@@ -1798,11 +1729,6 @@ def measure(path: Path) -> float:
     except (mutagen.MutagenError, OSError, KeyError, ValueError):
         return 0.0
     return float(made.info.length) if made is not None and made.info else 0.0  # a file without tags is falsy
-
-
-def tolerance(settings: Settings) -> float:
-    """s that a clip may be from its nominal length: containers round, mp4 keeps frames behind an edit list."""
-    return 0.2 if settings.ext == 'mp4' else 0.1
 
 
 def place(settings: Settings, segment: Segment) -> Path:
@@ -1828,6 +1754,24 @@ def describe(settings: Settings, path: Path, made: Path, info: Mapping[str, Any]
     return {'path': path.relative_to(settings.root).as_posix(), 'ext': settings.ext, **told, **seen}
 
 
+def download(ydl: Any, info: dict[str, Any], source: Source, path: Path, most: float) -> None:
+    """Have yt-dlp download a format whole, of so many bytes at most."""
+    from yt_dlp.downloader import get_suitable_downloader
+    from yt_dlp.utils import DownloadError
+
+    def watch(progress: dict[str, Any]) -> None:
+        if (progress.get('downloaded_bytes') or 0) > most:
+            raise Refused(f'download: more than {most / 1e6:.0f} MB for a video that only comes whole')
+
+    ydl.params['external_downloader_args'] = {}  # not those of the clip before
+    downloader = get_suitable_downloader(source, ydl.params)(ydl, ydl.params)
+    downloader.add_progress_hook(watch)
+    try:
+        downloader.download(str(path), {**info, **source})
+    except DownloadError as error:
+        raise Refused(f'download: {error}') from None
+
+
 class Worker:
     """What a process keeps from clip to clip: what it asks YouTube with, a scratch folder, and the words of ffmpeg."""
 
@@ -1836,6 +1780,7 @@ class Worker:
         from yt_dlp.utils import Popen
 
         self.settings, self.http_flags, self.asker = settings, http_flags, Asker(settings)
+        self.tolerance = 0.2 if settings.ext == 'mp4' else 0.1  # s; containers round, mp4 hides frames
         self.scratch = Path(tempfile.mkdtemp(dir=folder))
         self.log = open(self.scratch / 'ffmpeg.log', 'a+b')  # noqa: SIM115  # for as long as the process lives
         external.Popen = lambda *args, **kwargs: Popen(*args, stderr=self.log, **kwargs)
@@ -1854,30 +1799,15 @@ class Worker:
         subprocess.run(command, stdin=subprocess.DEVNULL, stderr=self.log)
 
     def download_whole(self, info: dict[str, Any], source: Source, folder: Path) -> Source:
-        """Have yt-dlp download what ffmpeg cannot seek over the network, and index it for the cut."""
-        from yt_dlp.downloader import get_suitable_downloader
-        from yt_dlp.utils import DownloadError
-
-        most = min(LARGEST, shutil.disk_usage(folder).free // (4 * self.settings.num_processes))  # bytes
-
-        def watch(progress: dict[str, Any]) -> None:
-            if (progress.get('downloaded_bytes') or 0) > most:
-                raise Refused(f'download: more than {most / 1e6:.0f} MB for a video that only comes whole')
-
-        ydl = self.asker.ydl
-        ydl.params['external_downloader_args'] = {}  # not those of the clip before
-        downloader = get_suitable_downloader(source, ydl.params)(ydl, ydl.params)
-        downloader.add_progress_hook(watch)
+        """A file with an index for the cut: over the network, ffmpeg begins up to a segment early in HLS."""
         got = folder / f'{source["format_id"]}.got'
-        try:
-            downloader.download(str(got), {**info, **source})
-        except DownloadError as error:
-            raise Refused(f'download: {error}') from None
+        most = min(LARGEST, shutil.disk_usage(folder).free // (4 * self.settings.num_processes))
+        download(self.asker.ydl, info, source, got, most)
         indexed = got.with_suffix('.m4a' if source.get('vcodec') == 'none' else '.mp4')
         self.run_ffmpeg('-i', got, '-map', '0:v?', '-map', '0:a?', '-c', 'copy', '-f', 'mp4', indexed)
         got.unlink(missing_ok=True)
-        here = {**source, 'url': str(indexed), 'protocol': 'file', 'manifest_stream_number': 0}
-        return with_length(here, measure(indexed), info['duration'])
+        here = {'url': str(indexed), 'protocol': 'file', 'manifest_stream_number': 0}
+        return {**source, **here, 'length': measure(indexed) or source['length']}
 
     def make(self, info: dict[str, Any], sources: list[Source], segment: Segment, flags: set[str], made: Path) -> float:
         """One ffmpeg, started by yt-dlp, makes the final file; returns its duration (s)."""
@@ -1896,15 +1826,14 @@ class Worker:
         """Make the final file of the wanted seconds; returns its duration (s). At the end of a video, what two tries
         make alike is all that there is of its sound."""
         given = info.pop('requested_formats', None) or [info]
-        sources = [one if is_direct(one) else self.download_whole(info, one, made.parent) for one in given]
-        end = find_end(sources, segment)
-        wanted, durations = min(segment.end, end) - segment.start, [0.0]
+        sources = [one if one['protocol'] == 'https' else self.download_whole(info, one, made.parent) for one in given]
+        end = find_end(info, sources, segment)
+        wanted, first, last = min(segment.end, end) - segment.start, 0.0, 0.0
         self.log.truncate(0)
         for flags in (set() if segment.tries else self.http_flags, set()):  # again without what only new ffmpegs have
-            durations.append(self.make(info, sources, segment, flags, made))
-            if durations[-1] > TOO_SHORT and abs(durations[-1] - wanted) <= tolerance(self.settings):
-                return durations[-1]
-        _, first, last = durations
+            first, last = last, self.make(info, sources, segment, flags, made)
+            if last > TOO_SHORT and abs(last - wanted) <= self.tolerance:
+                return last
         alike = abs(first - last) < 0.05 and last < wanted and not self.ffmpeg_words()
         if alike and last > TOO_SHORT and segment.end >= end - SHORT:
             return last
@@ -1913,9 +1842,8 @@ class Worker:
         raise self.wrong_length(last, wanted)
 
     def pad(self, made: Path, segment: Segment, duration: float) -> float:
-        """Lengthen a short clip with silence, in a process of its own, for only now its length is known; returns its
-        new length (s)."""
-        wanted, slack = segment.nominal, tolerance(self.settings)
+        """Lengthen a short clip with silence, for only now its length is known; returns its new length (s)."""
+        wanted, slack = segment.nominal, self.tolerance
         if duration >= wanted - (1e-5 if self.settings.ext in ('wav', 'flac') else slack):
             return round(duration, 3)
         padded = made.with_stem('padded')
@@ -1930,7 +1858,7 @@ class Worker:
         """One clip, from the question to where it waits for its place in wavs/."""
         settings, segment, path = self.settings, task.segment, place(self.settings, task.segment)
         there = measure(path) if task.keep and not settings.pad else 0.0  # how much is silence nobody knows
-        if there and abs(there - (segment.end - segment.start)) <= tolerance(settings):  # but in no ledger
+        if there and abs(there - (segment.end - segment.start)) <= self.tolerance:  # but in no ledger
             nameless = {'title': '', 'format_id': ''}
             return Result(segment, DONE, DONE, record=describe(settings, path, path, nameless, there))
         with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
@@ -1944,8 +1872,7 @@ class Worker:
 
 
 def end_at_once(*_: object) -> NoReturn:
-    """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it, where the system has groups of
-    processes."""
+    """What SIGTERM does to a worker: no ffmpeg outlives it, where the system has groups of processes."""
     if hasattr(os, 'killpg') and os.getpgid(0) == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(1)
@@ -1961,8 +1888,7 @@ worker: Worker | None = None  # of this process, once the pool has opened it
 
 
 def open_worker(*given: Any) -> None:
-    """The beginning of a worker process, a group of its own with its ffmpegs. The parent alone decides about a
-    Ctrl-C."""
+    """Begin a process, a group of its own with its ffmpegs. The parent alone decides about a Ctrl-C."""
     global worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, 'setpgid'):
@@ -1978,10 +1904,8 @@ def fetch(task: Task) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
     try:
         return worker.fetch(task)
-    except Refused as refused:
-        no = refused
-    except OSError as error:  # of the disk, or of a connection that yt-dlp did not expect to break
-        no = Refused(str(error))
+    except (Refused, OSError) as error:  # OSError: of the disk
+        no = error if isinstance(error, Refused) else Refused(str(error))
     except Exception as error:  # the one place for what nobody expected; its traceback is shown and kept
         words = hide(f'{type(error).__name__}: {error}\n{traceback.format_exc()}')
         return Result(task.segment, FAILED, 'unexpected', words)
