@@ -1466,7 +1466,7 @@ SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTu
 
 def format_selector(settings: Settings) -> str:
     """What to make a clip of, as yt-dlp's -f has it: first by https, then what has to be downloaded whole."""
-    low = f'[height<=?{settings.max_height}]'
+    low = f'[height<={settings.max_height}]'
     options = ['ba{way}', f'b{{way}}{low}', 'b{way}']
     if settings.ext == 'mp4':  # H.264 before AV1, which few pipelines decode
         options = [f'bv{{way}}{low}[vcodec^=avc1]+ba{{way}}[ext=m4a]', f'b{{way}}{low}', f'bv{{way}}{low}+ba{{way}}']
@@ -1551,8 +1551,7 @@ def ffmpeg_args(settings: Settings, segment: Segment, sources: list[Source], fla
     args = {'ffmpeg_o': [*(['-vn'] if audio else exact), *sound, *seek(lead), '-t', str(length)]}
     for n, source in enumerate(sources, 1):
         network = network_args(settings, source, length + lead, flags) if source['protocol'] == 'https' else []
-        cut = [*seek(segment.start - lead), '-t', str(length + lead)]
-        args[f'ffmpeg_i{n}'] = ['-loglevel', 'error', *network, *cut]
+        args[f'ffmpeg_i{n}'] = ['-loglevel', 'error', *network, *seek(segment.start - lead), '-t', str(length + lead)]
     return args
 
 
@@ -1575,8 +1574,11 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
 
         def _real_extract(self, url: str) -> dict[str, Any]:
             info = super()._real_extract(url)
-            if 'formats' in info:  # it is no link to another video
-                info['formats'] = set_lengths(originals(info['formats'], self.streams), info.get('duration'))
+            if 'formats' not in info:  # but the address of a trailer, for one
+                raise Refused(f'Video unavailable, YouTube offers {info.get("url")} instead')
+            if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
+                raise Refused(f'live event: {info["live_status"]}')
+            info['formats'] = set_lengths(originals(info['formats'], self.streams), info.get('duration'))
             return info
 
     return YoutubeIE()
@@ -1628,15 +1630,6 @@ def find_cause(words: str, warnings: list[str]) -> str:
     return words
 
 
-def check_answer(info: dict[str, Any], segment: Segment) -> None:
-    """Refuse a description from which no clip can be made."""
-    if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
-        raise Refused(f'live event: {info["live_status"]}')
-    if info['id'] != segment.ytid:  # a trailer in its place, for one
-        raise Refused(f'Video unavailable, YouTube offers {info["id"]} instead')
-    find_end(info, info.get('requested_formats') or [info], segment)
-
-
 class Asker:
     """What a process asks YouTube with: for each route two YoutubeDLs, whose cookies nobody writes down."""
 
@@ -1653,7 +1646,7 @@ class Asker:
         self.warnings.clear()
         try:
             info = self.ydl.extract_info(task.segment.url, download=False)
-            check_answer(info, task.segment)
+            find_end(info, info.get('requested_formats') or [info], task.segment)
         except Exception as error:  # of YouTube, or in the code of an extractor
             words = str(error) if isinstance(error, Refused) else words_of(error)
         if words := find_cause(words, self.warnings):
@@ -1661,14 +1654,13 @@ class Asker:
         return info
 
     def ask_twice(self, task: Task) -> tuple[dict[str, Any], bool]:
-        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought
-        it. A worker that is throttled does not ask a second time: that would only cost more refusals."""
+        """Ask cheaply, and in full where that answer cannot be believed; True if only the full way brought one."""
         if not task.cheap or task.cookies or {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys():
             return self.ask(task, cheap=False), False
         try:
             return self.ask(task, cheap=True), False
         except Refused as refused:
-            if refused.sure or refused.verdict == THROTTLED:
+            if refused.sure or refused.verdict == THROTTLED:  # a second time would only cost more refusals
                 raise
             doubted = refused
         try:
@@ -1789,9 +1781,6 @@ class Worker:
         self.log.seek(0)
         return self.log.read().decode(errors='replace')
 
-    def wrong_length(self, made: float, wanted: float) -> Refused:
-        return Refused(f'ffmpeg made {made:.3f} s instead of {wanted:.3f} s. {self.ffmpeg_words()}')
-
     def run_ffmpeg(self, *args: str | Path) -> None:
         """Over files of ours; what it makes is measured by the caller."""
         self.log.truncate(0)
@@ -1805,7 +1794,6 @@ class Worker:
         download(self.asker.ydl, info, source, got, most)
         indexed = got.with_suffix('.m4a' if source.get('vcodec') == 'none' else '.mp4')
         self.run_ffmpeg('-i', got, '-map', '0:v?', '-map', '0:a?', '-c', 'copy', '-f', 'mp4', indexed)
-        got.unlink(missing_ok=True)
         here = {'url': str(indexed), 'protocol': 'file', 'manifest_stream_number': 0}
         return {**source, **here, 'length': measure(indexed) or source['length']}
 
@@ -1823,8 +1811,7 @@ class Worker:
         return measure(made)
 
     def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
-        """Make the final file of the wanted seconds; returns its duration (s). At the end of a video, what two tries
-        make alike is all that there is of its sound."""
+        """Make the final file of the wanted seconds; returns its duration (s)."""
         given = info.pop('requested_formats', None) or [info]
         sources = [one if one['protocol'] == 'https' else self.download_whole(info, one, made.parent) for one in given]
         end = find_end(info, sources, segment)
@@ -1834,25 +1821,26 @@ class Worker:
             first, last = last, self.make(info, sources, segment, flags, made)
             if last > TOO_SHORT and abs(last - wanted) <= self.tolerance:
                 return last
+        # at the end of a video, what two tries make alike is all that there is of its sound
         alike = abs(first - last) < 0.05 and last < wanted and not self.ffmpeg_words()
         if alike and last > TOO_SHORT and segment.end >= end - SHORT:
             return last
         if alike and last <= TOO_SHORT and segment.start > end - SHORT:
             raise Refused(f'the video ends at {segment.start + last:.3f} s, {segment.start} s are wanted')
-        raise self.wrong_length(last, wanted)
+        raise Refused(f'ffmpeg made {last:.3f} s instead of {wanted:.3f} s. {self.ffmpeg_words()}')
 
     def pad(self, made: Path, segment: Segment, duration: float) -> float:
         """Lengthen a short clip with silence, for only now its length is known; returns its new length (s)."""
-        wanted, slack = segment.nominal, self.tolerance
-        if duration >= wanted - (1e-5 if self.settings.ext in ('wav', 'flac') else slack):
+        wanted, exact = segment.nominal, self.settings.ext in ('wav', 'flac')
+        if duration >= wanted - (1e-5 if exact else self.tolerance):
             return round(duration, 3)
         padded = made.with_stem('padded')
         silence = ['-af', f'apad=whole_dur={wanted}', *ENCODE[self.settings.ext], '-t', str(wanted)]
         self.run_ffmpeg('-i', made, *silence, padded)
-        if abs(measure(padded) - wanted) > slack:
-            raise self.wrong_length(measure(padded), wanted)
+        if abs((longer := measure(padded)) - wanted) > self.tolerance:
+            raise Refused(f'ffmpeg made {longer:.3f} s instead of {wanted:.3f} s. {self.ffmpeg_words()}')
         os.replace(padded, made)
-        return round(measure(made), 3)
+        return round(longer, 3)
 
     def fetch(self, task: Task) -> Result:
         """One clip, from the question to where it waits for its place in wavs/."""
