@@ -1466,10 +1466,16 @@ SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTu
 
 def format_selector(settings: Settings) -> str:
     """What to make a clip of, as yt-dlp's -f has it: first by https, then what has to be downloaded whole."""
-    low = f'[height<={settings.max_height}]'
+    low, avc = f'[height<={settings.max_height}]', '[vcodec^=avc1]'  # few pipelines decode AV1
     options = ['ba{way}', f'b{{way}}{low}', 'b{way}']
-    if settings.ext == 'mp4':  # H.264 before AV1, which few pipelines decode
-        options = [f'bv{{way}}{low}[vcodec^=avc1]+ba{{way}}[ext=m4a]', f'b{{way}}{low}', f'bv{{way}}{low}+ba{{way}}']
+    if settings.ext == 'mp4':
+        picture, sound = f'bv{{way}}{low}', 'ba{way}'
+        options = [
+            f'{picture}{avc}+{sound}[ext=m4a]',
+            f'b{{way}}{low}',
+            f'{picture}{avc}+{sound}',
+            f'{picture}+{sound}',
+        ]
     return '/'.join(option.format(way=way) for way in ('[protocol=https]', '') for option in options)
 
 
@@ -1565,7 +1571,9 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
         def _extract_player_responses(self, *args: Any, **kwargs: Any) -> Any:
             answers, *rest = super()._extract_player_responses(*args, **kwargs)
             self.streams = []
-            for offer in [answer.get('streamingData') or {} for answer in answers]:
+            for answer in answers:
+                answer.pop('captions', None)
+                offer = answer.get('streamingData') or {}
                 apart = offer.get('adaptiveFormats') or []
                 self.streams += apart + (offer.get('formats') or [])
                 if sound_only:  # yt-dlp would spend most of its time on pictures
