@@ -1462,21 +1462,15 @@ def verify_clips(ledgers: list[Ledger]) -> None:
 
 Source = dict[str, Any]  # a format, as yt-dlp describes it, with its `length` (s)
 SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTube rounds, and still be whole
+SOUND = 'ba{way}/b{way}{low}/b{way}'  # what to make a clip of, as yt-dlp's -f has it, the best first
+PICTURE = 'bv{way}{low}{avc}+ba{way}[ext=m4a]/b{way}{low}/bv{way}{low}{avc}+ba{way}/bv{way}{low}+ba{way}'
 
 
 def format_selector(settings: Settings) -> str:
-    """What to make a clip of, as yt-dlp's -f has it: first by https, then what has to be downloaded whole."""
+    """First what comes by https, then what has to be downloaded whole."""
     low, avc = f'[height<={settings.max_height}]', '[vcodec^=avc1]'  # few pipelines decode AV1
-    options = ['ba{way}', f'b{{way}}{low}', 'b{way}']
-    if settings.ext == 'mp4':
-        picture, sound = f'bv{{way}}{low}', 'ba{way}'
-        options = [
-            f'{picture}{avc}+{sound}[ext=m4a]',
-            f'b{{way}}{low}',
-            f'{picture}{avc}+{sound}',
-            f'{picture}+{sound}',
-        ]
-    return '/'.join(option.format(way=way) for way in ('[protocol=https]', '') for option in options)
+    wanted = PICTURE if settings.ext == 'mp4' else SOUND
+    return '/'.join(wanted.format(way=way, low=low, avc=avc) for way in ('[protocol=https]', ''))
 
 
 def originals(formats: list[Source], streams: list[dict[str, Any]]) -> list[Source]:
@@ -1526,12 +1520,11 @@ HTTP_FLAGS = {  # of ffmpeg 9, which asks for the bytes of the clip and no more,
 
 
 def network_args(settings: Settings, source: Source, seconds: float, flags: set[str]) -> list[str]:
-    """What ffmpeg gets for an address: how long to wait, whom to trust and how much to ask for."""
+    """What ffmpeg gets for an address: how long to wait (µs), whom to trust and how much to ask for."""
     size = seconds * 125 * (source.get('tbr') or 1000) * (1 if source.get('ext') == 'm4a' else 1.4)  # as measured
     values = {**HTTP_FLAGS, 'request_size': max(int(size), HTTP_FLAGS['request_size'])}
-    bounds = [word for flag in flags for word in (f'-{flag}', str(values[flag]))]
-    trust = ['-tls_verify', '1', '-ca_file', trusted_certificates()]
-    return ['-rw_timeout', f'{settings.timeout * 1e6:.0f}', *trust, *bounds]  # µs
+    args = ['-rw_timeout', f'{settings.timeout * 1e6:.0f}', '-tls_verify', '1', '-ca_file', trusted_certificates()]
+    return args + [word for flag in flags for word in (f'-{flag}', str(values[flag]))]
 
 
 def sound_args(settings: Settings, codec: str) -> list[str]:
@@ -1592,13 +1585,12 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
     return YoutubeIE()
 
 
-def ignore(*_: object) -> None:
-    pass
-
-
 def open_ydl(settings: Settings, warnings: list[str], route: str, cookies: str, cheap: bool) -> Any:
     """A YoutubeDL to keep: the cheap one makes one request per video, the full one does all that yt-dlp can do."""
     import yt_dlp
+
+    def ignore(*_: object) -> None:
+        pass
 
     options: dict[str, Any] = {
         'quiet': True, 'noprogress': True, 'color': 'never', 'nopart': True, 'overwrites': True,
@@ -1680,13 +1672,13 @@ class Asker:
             raise
 
 
-OURS = {  # options of yt-dlp that this script decides -> the setting to use, if there is one
-    'ffmpeg_location': 'ffmpeg', 'socket_timeout': 'timeout', 'proxy': 'proxies', **dict.fromkeys([
+OURS = {  # options of yt-dlp that this script decides -> what to say of that
+    'ffmpeg_location': '; use ffmpeg', 'socket_timeout': '; use timeout', 'proxy': '; use proxies', **dict.fromkeys([
         'quiet', 'noprogress', 'color', 'logger', 'nopart', 'overwrites', 'noplaylist', 'ignoreerrors', 'outtmpl',
         'paths', 'simulate', 'skip_download', 'postprocessors', 'progress_hooks', 'download_ranges',
         'external_downloader', 'external_downloader_args', 'extractor_retries', 'skip_unavailable_fragments',
         'hls_prefer_native', 'ignore_no_formats_error', 'allow_unplayable_formats',
-    ]),
+    ], ''),
 }  # fmt: skip
 NUMBERS = r'\w*(retries|ratelimit|sleep_interval\w*|size|downloads)'  # options of yt-dlp that it computes with
 
@@ -1694,8 +1686,7 @@ NUMBERS = r'\w*(retries|ratelimit|sleep_interval\w*|size|downloads)'  # options 
 def check_ydl_opts(settings: Settings) -> None:
     """Refuse options for yt-dlp that are ours, or that it cannot take, before anything starts."""
     for name, value in settings.ydl_opts.items():
-        instead = f'; use {OURS[name]}' if OURS.get(name) else ''
-        require(name not in OURS, f'ydl_opts: {name} is decided by this script{instead}')
+        require(name not in OURS, f'ydl_opts: {name} is decided by this script{OURS.get(name, "")}')
         fits = type(value) in (int, float, NONE) or not re.fullmatch(NUMBERS, name)
         require(fits, f'ydl_opts: {name} = {value!r}: use a number')
     try:
