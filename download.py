@@ -1781,7 +1781,6 @@ class Worker:
 
     def run_ffmpeg(self, *args: str | Path) -> None:
         """Over files of ours; what it makes is measured by the caller."""
-        self.log.truncate(0)
         command = [self.settings.ffmpeg, '-loglevel', 'error', '-y', *args]
         subprocess.run(command, stdin=subprocess.DEVNULL, stderr=self.log)
 
@@ -1814,7 +1813,8 @@ class Worker:
         sources = [one if one['protocol'] == 'https' else self.download_whole(info, one, made.parent) for one in given]
         end = find_end(info, sources, segment)
         wanted, first, last = min(segment.end, end) - segment.start, 0.0, 0.0
-        self.log.truncate(0)
+        self.log.seek(0)
+        self.log.truncate()
         for flags in (set() if segment.tries else self.http_flags, set()):  # again without what only new ffmpegs have
             first, last = last, self.make(info, sources, segment, flags, made)
             if last > TOO_SHORT and abs(last - wanted) <= self.tolerance:
