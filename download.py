@@ -1266,351 +1266,252 @@ def verify_clips(ledgers: list[Ledger]) -> None:
 
 # ------------------------------------------------------------------------------------------------------------- fetch
 
-
-class Output(NamedTuple):
-    """What depends on the kind of output."""
-
-    picture: bool
-    mimes: tuple[str, ...]  # of YouTube's streams that are enough where they are whole
-    tolerance: (
-        float  # s that a clip may be from its nominal length: containers round, mp4 keeps frames behind an edit list
-    )
-    streams: list[str]  # ffmpeg's words for what is not the sound
+Source = dict[str, Any]  # a format, as yt-dlp describes it, with its `length` (s)
+SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTube rounds, and still be whole
+SOUND = 'ba{way}/b{way}{low}/b{way}'  # what to make a clip of, as yt-dlp's -f has it, the best first
+PICTURE = 'bv{way}{low}{avc}+ba{way}[ext=m4a]/b{way}{low}/bv{way}{low}{avc}+ba{way}/bv{way}{low}+ba{way}'
 
 
-def output_for(settings: Settings) -> Output:
-    """The one branch on audio or video."""
-    if settings.ext != 'mp4':
-        return Output(False, ('audio/mp4',), 0.1, ['-vn'])
-    frames = ['-c:v', 'libx264', '-preset', 'veryfast', '-crf', '20'] if settings.exact_frames else []
-    return Output(True, ('video/mp4; codecs="avc1', 'audio/mp4'), 0.2, frames)
-
-
-SHORT = 2.0  # s that a format may be shorter than its video (whose length YouTube rounds) and still be whole
-Source = dict[str, Any]  # a format, as yt-dlp describes it
-
-
-def is_direct(source: Source) -> bool:
-    """Whether ffmpeg seeks in it over the network, exactly; in HLS it begins up to a segment early."""
-    return source.get('protocol') in ('https', 'http') and not source.get('fragments')
-
-
-def length_of(source: Source, video: float) -> float:
-    """Length in s of a format, as its address and its size tell; 0 if they do not. `video`: what yt-dlp takes for
-    it then."""
-    told = re.search(r'[?&/]dur[=/]([\d.]+)', source.get('url') or '')
-    size, rate = source.get('filesize_approx') or 0, source.get('tbr') or 0  # bytes, kbit/s
-    lengths = [float(told[1])] if told else []
-    if size and rate and abs(size / rate / 125 - video) > 0.002:
-        lengths.append(size / rate / 125)
-    return min(lengths, default=0.0)
-
-
-def is_original(source: Source, tracks: list[str]) -> bool:
-    """Whether its sound is the original, where YouTube names tracks; 10 and 5 are yt-dlp's numbers for original and
-    default."""
-    wanted = 10 if any('original' in track.lower() for track in tracks) else 5
-    if (source.get('format_id') or '').endswith('-drc') or 'descri' in (source.get('format_note') or '').lower():
-        return False  # of even loudness, or for the blind
-    return not tracks or source.get('language_preference') == wanted
-
-
-def is_combined(source: Source) -> bool:
-    """Whether picture and sound come as one."""
-    return 'none' not in (source.get('vcodec'), source.get('acodec'))
-
-
-def rank(option: tuple[Source, ...], video: float, settings: Settings) -> tuple:
-    """What is whole comes first, then what ffmpeg can seek over the network; H.264 before AV1, which few pipelines
-    decode."""
-    first, last = option[0], option[-1]
-    lengths = [length_of(source, video) for source in option]
-    whole = all(not length or length > video - SHORT for length in lengths)
-    avc, mp4 = (first.get('vcodec') or '').startswith('avc1'), last.get('ext') in ('m4a', 'mp4')
-    if output_for(settings).picture:
-        kind = (2 * mp4 if is_combined(first) else 3 * (avc and mp4), avc)
-    elif is_combined(first):
-        kind = (-1, mp4, (first.get('height') or 0) <= settings.max_height)
-    else:
-        kind = (last.get('quality') or 0, mp4)  # Opus of 128 kbit/s before AAC of 48
-    return whole, all(map(is_direct, option)), kind
+def format_selector(settings: Settings) -> str:
+    """First what comes by https, then what has to be downloaded whole."""
+    low, avc = f'[height<={settings.max_height}]', '[vcodec^=avc1]'  # few pipelines decode AV1
+    wanted = PICTURE if settings.ext == 'mp4' else SOUND
+    return '/'.join(wanted.format(way=way, low=low, avc=avc) for way in ('[protocol=https]', ''))
 
 
 def originals(formats: list[Source], streams: list[dict[str, Any]]) -> list[Source]:
-    """The formats with the original sound; Refused if there are none. `formats` are yt-dlp's, best last, `streams`
-    all that YouTube names, also without an address."""
+    """Those without sound or with the original one; `streams` are all that YouTube names, also without an address."""
     tracks = [stream['audioTrack'].get('displayName') or '' for stream in streams if stream.get('audioTrack')]
+    kinds = ' '.join(stream.get('mimeType') or '' for stream in streams)
+    wanted = 10 if any('original' in track.lower() for track in tracks) else 5  # yt-dlp's for original and default
+
+    def is_original(source: Source) -> bool:
+        if (source.get('format_id') or '').endswith('-drc') or 'descri' in (source.get('format_note') or '').lower():
+            return False  # of even loudness, or for the blind
+        return not tracks or source.get('language_preference') == wanted
+
     heard = [source for source in formats if source.get('acodec') != 'none']
-    ours = [source for source in heard if is_original(source, tracks)]
+    ours = [source for source in heard if is_original(source)]
     if heard and not ours:
         raise Refused('the original sound has no address, only other tracks have one')
-    kinds = [stream.get('mimeType') or '' for stream in streams]
-    if (
-        not heard
-        and any('video/' in kind for kind in kinds)
-        and not any(re.search('audio/|mp4a|opus', kind) for kind in kinds)
-    ):
-        raise Refused('the video has no sound')
-    return ours
+    if not ours:
+        mute = 'video/' in kinds and not re.search('audio/|mp4a|opus', kinds)
+        raise Refused('the video has no sound' if mute else 'no format with sound has an address')
+    return [source for source in formats if source in ours or source not in heard]
 
 
-def choose(settings: Settings, formats: list[Source], ours: list[Source], video: float) -> tuple[Source, ...]:
-    """What to make a clip of: one format, or picture and sound. `ours` are those with the original sound, `video`
-    is the length in s."""
-    heard = [source for source in formats if source.get('acodec') != 'none']
-    options: list[tuple[Source, ...]] = [(source,) for source in ours]
-    if output_for(settings).picture:
-        seen = [source for source in formats if source.get('vcodec') != 'none']
-        low = [source for source in seen if (source.get('height') or 0) <= settings.max_height]
-        options = [(source,) for source in low if source in ours]
-        options += [(picture, sound) for picture in low if picture not in heard for sound in ours if sound not in seen]
-    if not options:
-        raise Refused('no format with what is wanted has an address')
-    return max(reversed(options), key=lambda option: rank(option, video, settings))
+def set_lengths(formats: list[Source], video: float | None) -> list[Source]:
+    """Note how long they are, and keep those that are as long as the video, if one of them has sound."""
+    for source in formats:
+        told = re.search(r'[?&/]dur[=/]([\d.]+)', source.get('url') or '')
+        source['length'] = float(told[1]) if told else video + 1 if video else math.inf
+    longest = video or max(source['length'] for source in formats)
+    whole = [source for source in formats if source['length'] >= longest - SHORT]
+    return whole if any(source.get('acodec') != 'none' for source in whole) else formats
 
 
-def lead_in(settings: Settings, segment: Segment, sources: list[Source]) -> float:
-    """How many s before its start a clip is read from, because ffmpeg seeks by pictures where sound comes with them."""
-    return min(segment.start, 1.0) if is_combined(sources[0]) and not output_for(settings).picture else 0.0
+def find_end(info: dict[str, Any], sources: list[Source], segment: Segment) -> float:
+    """Where the video ends (s), which is where its sound ends; Refused if nothing of the segment is before that."""
+    end = min(source['length'] for source in sources)
+    if end < min(segment.end, (info.get('duration') or 0) - SHORT):
+        raise Refused(f'every format with sound ends at {end:.3f} s, the video at {info["duration"]} s')
+    if segment.start + TOO_SHORT >= end:
+        raise Refused(f'the video ends at {end:.3f} s, {segment.start} s are wanted')
+    return end
 
 
-def output_args(settings: Settings, segment: Segment, codec: str, lead: float) -> list[str]:
-    """What ffmpeg gets for its output; `codec` is the source's. AAC stays as it is where AAC is wanted."""
-    cut = [*(['-ss', str(lead)] if lead else []), '-t', str(segment.end - segment.start)]  # to the sample
-    streams = output_for(settings).streams
+HTTP_FLAGS = {  # of ffmpeg 9, which asks for the bytes of the clip and no more, on one connection
+    'multiple_requests': 1, 'initial_request_size': 8192, 'short_seek_size': 32768, 'request_size': 65536,
+}  # fmt: skip
+
+
+def network_args(settings: Settings, source: Source, seconds: float, flags: set[str]) -> list[str]:
+    """What ffmpeg gets for an address: how long to wait (µs), whom to trust and how much to ask for."""
+    size = seconds * 125 * (source.get('tbr') or 1000) * (1 if source.get('ext') == 'm4a' else 1.4)  # as measured
+    values = {**HTTP_FLAGS, 'request_size': max(int(size), HTTP_FLAGS['request_size'])}
+    args = ['-rw_timeout', f'{settings.timeout * 1e6:.0f}', '-tls_verify', '1', '-ca_file', os.environ['SSL_CERT_FILE']]
+    return args + [word for flag in flags for word in (f'-{flag}', str(values[flag]))]
+
+
+def sound_args(settings: Settings, codec: str) -> list[str]:
+    """How ffmpeg makes the sound: AAC stays as it is where AAC is wanted."""
     if settings.ext in ('m4a', 'mp4') and codec.startswith('mp4a') and not (settings.sample_rate or settings.channels):
-        return [*streams, '-c:a', 'copy', *IN_MP4, *(cut if lead else [])]
+        return ['-c:a', 'copy', *IN_MP4]
     rate = ['-ar', str(settings.sample_rate)] if settings.sample_rate else []
     count = ['-ac', str(settings.channels)] if settings.channels else []
-    return [*streams, *ENCODE[settings.ext], *rate, *count, *cut]
+    return [*ENCODE[settings.ext], *rate, *count]
 
 
-HTTP_FLAGS = {
-    'multiple_requests': 1,
-    'initial_request_size': 8192,
-    'short_seek_size': 32768,
-    'request_size': 0,
-}  # of ffmpeg 9
-REQUESTS = {
-    'm4a': 1.0,
-    'webm': 1.4,
-    'mp4': 1.4,
-}  # ext of a source -> size of its requests in terms of a clip's, as measured
+def seek(start: float) -> list[str]:
+    return ['-ss', str(start)] if start else []  # seeking to 0 costs Opus its first packet
 
 
-def input_args(settings: Settings, segment: Segment, source: Source, flags: set[str], lead: float) -> list[str]:
-    """What ffmpeg gets before an input: the seconds to read and, of the network, whom to trust and how much to ask
-    for."""
-    start, length = segment.start - lead, segment.end - segment.start + lead
-    cut = [*(['-ss', str(start)] if start else []), '-t', str(length)]  # seeking to 0 costs Opus its first packet
-    if not is_direct(source):
-        return ['-loglevel', 'error', *cut]
-    args = ['-loglevel', 'error', '-rw_timeout', str(int(settings.timeout * 1e6))]  # µs
-    args += ['-tls_verify', '1', '-ca_file', os.environ['SSL_CERT_FILE']]
-    size = int((source.get('tbr') or 1000) * 125 * length * REQUESTS.get(source.get('ext') or '', 1.4))
-    for flag, value in {**HTTP_FLAGS, 'request_size': max(size, 1 << 16)}.items():
-        args += [f'-{flag}', str(value)] if flag in flags else []
-    return args + cut
-
-
-class Listener(list):
-    """yt-dlp's logger: keeps the warnings of a question, for a 429 or a network error is told in a warning only."""
-
-    warning = list.append
-
-    def __bool__(self) -> bool:
-        return True  # else yt-dlp takes an empty one for none, and writes to the terminal
-
-    def hint(self, words: str) -> str:
-        """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
-        causes = {'cookies'}
-        if words and judge(words)[0] in (*VAGUE, 'no sound', 'dubbed', 'damaged'):  # too vague to be the cause
-            causes |= {'network', *(reason for reason, verdict, *_ in VERDICTS if verdict == THROTTLED)}
-        return next((warning for warning in self if judge(warning)[0] in causes), words)
-
-    def debug(self, message: str) -> None:
-        pass
-
-    error = debug
-
-
-def named_streams(answer: dict[str, Any]) -> list[dict[str, Any]]:
-    """All formats that YouTube names in an answer, those without an address among them."""
-    streams = answer.get('streamingData') or {}
-    return [*(streams.get('formats') or []), *(streams.get('adaptiveFormats') or [])]
-
-
-def narrow(answer: dict[str, Any], mimes: tuple[str, ...]) -> None:
-    """Drop what we would not choose from YouTube's answer: yt-dlp spends most of its time on that."""
-    streams = answer.get('streamingData') or {}
-    offered = streams.get('adaptiveFormats') or []
-    longest = max((int(stream.get('approxDurationMs') or 0) for stream in offered), default=0)
-    whole = [
-        stream for stream in offered
-        if stream.get('url') and int(stream.get('approxDurationMs') or 0) > longest - 1000 * SHORT
-        and stream.get('audioQuality') != 'AUDIO_QUALITY_LOW' and not stream.get('isDrc')
-    ]  # fmt: skip
-    kept = [[stream for stream in whole if stream.get('mimeType', '').startswith(mime)] for mime in mimes]
-    if kept and all(kept) and not any(stream.get('audioTrack') for stream in offered):
-        streams['adaptiveFormats'], streams['formats'] = sum(kept, []), []
-    for unused in ('captions', 'storyboards'):
-        answer.pop(unused, None)
+def ffmpeg_args(settings: Settings, segment: Segment, sources: list[Source], flags: set[str]) -> dict[str, list[str]]:
+    """What ffmpeg gets before each of its inputs and before its output."""
+    audio, length = settings.ext != 'mp4', segment.end - segment.start
+    exact = ['-c:v', 'libx264', '-preset', 'veryfast', '-crf', '20'] if settings.exact_frames else []
+    by_pictures = audio and sources[0].get('vcodec') != 'none'  # it seeks by these, and begins too late
+    lead = min(segment.start, 1.0) if by_pictures else 0.0
+    sound = sound_args(settings, sources[-1].get('acodec') or '')
+    args = {'ffmpeg_o': [*(['-vn'] if audio else exact), *sound, *seek(lead), '-t', str(length)]}
+    for n, source in enumerate(sources, 1):
+        network = network_args(settings, source, length + lead, flags) if source['protocol'] == 'https' else []
+        args[f'ffmpeg_i{n}'] = ['-loglevel', 'error', *network, *seek(segment.start - lead), '-t', str(length + lead)]
+    return args
 
 
 def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
-    """yt-dlp's YouTube extractor, which also chooses the formats: only YouTube's own answer names tracks without an
-    address."""
-    mimes = () if 'format' in settings.ydl_opts else output_for(settings).mimes
+    """yt-dlp's YouTube extractor, but for the original sound: only YouTube's answer names tracks without an address."""
+    sound_only = cheap and settings.ext != 'mp4' and 'format' not in settings.ydl_opts
 
     class YoutubeIE(stock):  # its name is the key under which yt-dlp looks for its arguments
         streams: list[dict[str, Any]] = []
-        length = math.inf  # s
 
         def _extract_player_responses(self, *args: Any, **kwargs: Any) -> Any:
             answers, *rest = super()._extract_player_responses(*args, **kwargs)
-            self.streams = [stream for answer in answers for stream in named_streams(answer)]
-            lengths = [int((answer.get('videoDetails') or {}).get('lengthSeconds') or 0) for answer in answers]
-            told = max((int(stream.get('approxDurationMs') or 0) / 1000 for stream in self.streams), default=0)
-            self.length = max(lengths, default=0) or told or math.inf
-            for answer in answers if cheap else []:
-                narrow(answer, mimes)
+            self.streams = []
+            for answer in answers:
+                answer.pop('captions', None)
+                offer = answer.get('streamingData') or {}
+                apart = offer.get('adaptiveFormats') or []
+                self.streams += apart + (offer.get('formats') or [])
+                if sound_only:  # yt-dlp would spend most of its time on pictures
+                    offer['adaptiveFormats'] = [one for one in apart if 'video/' not in (one.get('mimeType') or '')]
             return answers, *rest
 
-        def choose(self, context: dict[str, Any]) -> Iterator[Source]:
-            ours = originals(context['formats'], self.streams)
-            if 'format' in settings.ydl_opts:  # somebody's own, of the original all the same
-                kept = [source for source in context['formats'] if source.get('acodec') == 'none' or source in ours]
-                yield from self._downloader.build_format_selector(settings.ydl_opts['format'])(
-                    {**context, 'formats': kept}
-                )
-                return
-            chosen = choose(settings, context['formats'], ours, self.length)
-            if cheap and not rank(chosen, self.length, settings)[0]:
-                raise Refused(f'every format with sound ends at {length_of(chosen[-1], self.length)} s')
-            ids, protocols = ('+'.join(source[key] for source in chosen) for key in ('format_id', 'protocol'))
-            merged = {'requested_formats': list(chosen), 'format_id': ids, 'protocol': protocols, 'ext': 'mp4'}
-            merged['language'] = chosen[-1].get('language')
-            yield merged if len(chosen) > 1 else chosen[0]
+        def _real_extract(self, url: str) -> dict[str, Any]:
+            info = super()._real_extract(url)
+            if 'formats' not in info:  # but the address of a trailer, for one
+                raise Refused(f'Video unavailable, YouTube offers {info.get("url")} instead')
+            if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
+                raise Refused(f'live event: {info["live_status"]}')
+            info['formats'] = set_lengths(originals(info['formats'], self.streams), info.get('duration'))
+            return info
 
     return YoutubeIE()
 
 
-def open_ydl(settings: Settings, listener: Listener, route: str, cookies: Path | None, cheap: bool) -> Any:
+def open_ydl(settings: Settings, warnings: list[str], route: str, cookies: str, cheap: bool) -> Any:
     """A YoutubeDL to keep: the cheap one makes one request per video, the full one does all that yt-dlp can do."""
     import yt_dlp
 
+    def ignore(*_: object) -> None:
+        pass
+
     options: dict[str, Any] = {
-        'quiet': True, 'noprogress': True, 'color': 'never', 'logger': listener, 'nopart': True, 'overwrites': True,
-        'ffmpeg_location': settings.ffmpeg, 'cookiefile': cookies and str(cookies),
+        'quiet': True, 'noprogress': True, 'color': 'never', 'nopart': True, 'overwrites': True,
+        'logger': argparse.Namespace(debug=ignore, error=ignore, warning=warnings.append),  # some tell what is wrong
+        'ffmpeg_location': settings.ffmpeg, 'cookiefile': io.StringIO(cookies) if cookies else None,
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again
         'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
         'compat_opts': {'no-certifi'},  # but what SSL_CERT_FILE names
-        **({'proxy': route} if route else {}), **settings.ydl_opts, 'format': lambda context: extractor.choose(context),
+        'format': format_selector(settings), 'format_sort': ['quality', 'aext'],  # Opus of 128 kbit/s before AAC of 48
+        **({'proxy': route} if route else {}), **settings.ydl_opts,
     }  # fmt: skip
-    if not cheap:
-        ydl = yt_dlp.YoutubeDL(options)
-    else:
+    if cheap:
         skip = {'player_skip': ['webpage', 'configs', 'js', 'initial_data'], 'skip': ['hls', 'dash', 'translated_subs']}
         client = {'player_client': [settings.client]} if settings.client else {}  # else yt-dlp knows which
         theirs = options.get('extractor_args') or {}
         options['extractor_args'] = {**theirs, 'youtube': {**skip, **client, **theirs.get('youtube', {})}}
-
-        class QuietYoutubeDL(yt_dlp.YoutubeDL):
-            def _forceprint(self, *_: Any) -> None:  # else it renders tables of formats that nobody prints
-                pass
-
-        ydl = QuietYoutubeDL({**options, 'js_runtimes': {}}, auto_init=False)
-    extractor = our_extractor(settings, type(ydl.get_info_extractor('Youtube')), cheap)
-    ydl.add_info_extractor(extractor)
-    if 'format' in settings.ydl_opts:
-        ydl.build_format_selector(settings.ydl_opts['format'])  # raises where it does not parse
+        options['js_runtimes'] = {}
+    ydl = yt_dlp.YoutubeDL(options, auto_init=False)
+    ydl._forceprint = ignore  # else it renders tables of formats that nobody prints
+    ydl.add_info_extractor(our_extractor(settings, type(ydl.get_info_extractor('Youtube')), cheap))
     return ydl
 
 
-OURS = dict.fromkeys([  # options of yt-dlp that this script decides -> the setting to use, if there is one
-    'quiet', 'noprogress', 'color', 'logger', 'nopart', 'overwrites', 'noplaylist', 'ignoreerrors', 'outtmpl', 'paths',
-    'simulate', 'skip_download', 'postprocessors', 'progress_hooks', 'download_ranges', 'external_downloader',
-    'external_downloader_args', 'extractor_retries', 'skip_unavailable_fragments', 'hls_prefer_native',
-    'ignore_no_formats_error', 'allow_unplayable_formats',
-], '') | {'ffmpeg_location': 'ffmpeg', 'socket_timeout': 'timeout', 'proxy': 'proxies'}  # fmt: skip
-NUMBERS = {'retries', 'fragment_retries', 'file_access_retries', 'ratelimit', 'throttledratelimit', 'http_chunk_size'}
+def words_of(error: Exception) -> str:
+    """What YouTube said, out of yt-dlp's wrappings; what is not YouTube's begins with its type."""
+    cause = (getattr(error, 'exc_info', None) or [None, error])[1]
+    return getattr(cause, 'orig_msg', None) or f'{type(cause).__name__}: {cause}'
 
 
-def try_question(settings: Settings, cheap: bool) -> None:
-    """Go through the motions of a question to YouTube without a network: what yt-dlp cannot take of the options
-    raises."""
-    from yt_dlp.networking.exceptions import TransportError
-    from yt_dlp.utils import DownloadError
+def find_cause(words: str, warnings: list[str]) -> str:
+    """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
+    vague = words and judge(words)[0] in (*VAGUE, 'no sound', 'dubbed', 'damaged')
+    for warning in warnings:
+        reason, verdict, _ = judge(warning)
+        if reason == 'cookies' or (vague and (reason == 'network' or verdict == THROTTLED)):
+            return warning
+    return words
 
-    def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise TransportError('nobody is asked')
 
-    with contextlib.closing(open_ydl(settings, Listener(), '', None, cheap)) as ydl:
-        ydl.urlopen, ydl.params['sleep_interval_requests'] = refuse, 0
-        ydl.cookiejar  # noqa: B018  # reads what it is to read
-        with contextlib.suppress(DownloadError):
-            ydl.extract_info(Segment('0' * 11, 0, 0, (), '').url, download=False)
+class Asker:
+    """What a process asks YouTube with: for each route two YoutubeDLs, whose cookies nobody writes down."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings, self.warnings = settings, list[str]()
+        self.ydls, self.ydl = dict[tuple[str, str, bool], Any](), None  # ydl: the one that asked last
+
+    def ask(self, task: Task, cheap: bool) -> dict[str, Any]:
+        """YouTube's description of a video, formats chosen; Refused if it has none for us."""
+        key, words = (task.proxy, task.cookies, cheap), ''
+        if key not in self.ydls:
+            self.ydls[key] = open_ydl(self.settings, self.warnings, *key)
+        self.ydl = self.ydls[key]
+        self.warnings.clear()
+        try:
+            info = self.ydl.extract_info(task.segment.url, download=False)
+            find_end(info, info.get('requested_formats') or [info], task.segment)
+        except Exception as error:  # of YouTube, or in the code of an extractor
+            words = str(error) if isinstance(error, Refused) else words_of(error)
+        if words := find_cause(words, self.warnings):
+            raise Refused(words)
+        return info
+
+    def ask_twice(self, task: Task) -> tuple[dict[str, Any], bool]:
+        """Ask cheaply, and in full where that answer cannot be believed; True if only the full way brought one."""
+        if not task.cheap or task.cookies or {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys():
+            return self.ask(task, cheap=False), False
+        try:
+            return self.ask(task, cheap=True), False
+        except Refused as refused:
+            if refused.sure or refused.verdict == THROTTLED:  # a second time would only cost more refusals
+                raise
+            doubted = refused
+        try:
+            return self.ask(task, cheap=False), True
+        except Refused as refused:
+            there = refused.reason == 'no format' and doubted.reason in ('unavailable', 'drm')  # if without addresses
+            if refused.reason in VAGUE and doubted.reason not in VAGUE and not there:
+                raise doubted from None
+            raise
+
+
+OURS = {  # options of yt-dlp that this script decides -> what to say of that
+    'ffmpeg_location': '; use ffmpeg', 'socket_timeout': '; use timeout', 'proxy': '; use proxies', **dict.fromkeys([
+        'quiet', 'noprogress', 'color', 'logger', 'nopart', 'overwrites', 'noplaylist', 'ignoreerrors', 'outtmpl',
+        'paths', 'simulate', 'skip_download', 'postprocessors', 'progress_hooks', 'download_ranges',
+        'external_downloader', 'external_downloader_args', 'extractor_retries', 'skip_unavailable_fragments',
+        'hls_prefer_native', 'ignore_no_formats_error', 'allow_unplayable_formats',
+    ], ''),
+}  # fmt: skip
+NUMBERS = r'\w*(retries|ratelimit|sleep_interval\w*|size|downloads)'  # options of yt-dlp that it computes with
 
 
 def check_ydl_opts(settings: Settings) -> None:
     """Refuse options for yt-dlp that are ours, or that it cannot take, before anything starts."""
-    if not settings.ydl_opts:
-        return
-    from yt_dlp.options import create_parser
-    from yt_dlp.utils import YoutubeDLError
-
-    known = {option.dest: option for group in create_parser().option_groups for option in group.option_list}
     for name, value in settings.ydl_opts.items():
-        instead = f'; use {OURS[name]}' if OURS.get(name) else ''
-        require(name not in OURS, f'ydl_opts: {name} is decided by this script{instead}')
-        if name in NUMBERS or (known.get(name) and known[name].type in ('int', 'float')):
-            require(type(value) in (int, float, NONE), f'ydl_opts: {name} = {value!r}: use a number')
+        require(name not in OURS, f'ydl_opts: {name} is decided by this script{OURS.get(name, "")}')
+        fits = type(value) in (int, float, NONE) or not re.fullmatch(NUMBERS, name)
+        require(fits, f'ydl_opts: {name} = {value!r}: use a number')
     try:
-        try_question(settings, cheap=True)
-        try_question(settings, cheap=False)
-    except (YoutubeDLError, SyntaxError, ValueError, TypeError, AttributeError, KeyError, OSError) as error:
+        for cheap in (True, False) if settings.ydl_opts else ():
+            open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
+    except Exception as error:  # whatever its code meets
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
 
-def end_at_once(*_: object) -> NoReturn:
-    """What SIGTERM does to a worker, wherever it is: no ffmpeg outlives it, where the system has groups of
-    processes."""
-    if hasattr(os, 'killpg') and os.getpgid(0) == os.getpid():
-        os.killpg(0, signal.SIGKILL)
-    os._exit(1)
-
-
-def end_with_parent(scratch: Path) -> None:
-    """No worker outlives the program, however that ends, nor do its copies of the cookies."""
-    multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
-    shutil.rmtree(scratch, ignore_errors=True)
-    end_at_once()
-
-
-def logged_popen(log: Path) -> type:
-    """yt-dlp's process class, for its ffmpeg, with its stderr kept in `log`."""
-    from yt_dlp.utils import Popen
-
-    class LoggedPopen(Popen):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            with open(log, 'wb') as words:
-                super().__init__(*args, stderr=words, **kwargs)
-
-    return LoggedPopen
-
-
 def shortest_track(path: Path) -> float:
-    """Duration in s of what ends first in an mp4, picture or sound, as its edit lists show them; 0 if there is not
-    both."""
+    """Duration in s of what ends first in an mp4, as its edit lists show it; 0 if picture or sound is missing."""
     from mutagen.mp4 import Atoms  # mutagen itself looks at the sound alone
 
     with open(path, 'rb') as file:
         atoms = Atoms(file)
         _, movie = atoms[b'moov', b'mvhd'].read(file)
         tracks = [track[(b'tkhd',)].read(file)[1] for track in atoms[b'moov'].findall(b'trak')]
-    scale = int.from_bytes(movie[12:16] if movie[0] == 0 else movie[20:24], 'big')  # units per s; byte 0 is a version
-    lengths = [int.from_bytes(track[20:24] if track[0] == 0 else track[28:36], 'big') for track in tracks]
+    scale, *lengths = [int.from_bytes(number, 'big') for number in (movie[12:16], *(track[20:24] for track in tracks))]
     return min(lengths) / scale if len(lengths) > 1 else 0.0
 
 
@@ -1627,278 +1528,160 @@ def measure(path: Path) -> float:
     return float(made.info.length) if made is not None and made.info else 0.0  # a file without tags is falsy
 
 
-def bring(made: Path, folder: Path) -> Path:
-    """Have a finished clip on the disk of wavs/ for good, so that its place is only a renaming away."""
-    there = folder / made.name
-    try:
-        os.replace(made, there)
-    except OSError as error:
-        if error.errno != errno.EXDEV:  # temps/ is on another file system
-            raise
-        shutil.copyfile(made, there)
-    with open(there, 'rb+') as clip:
-        os.fsync(clip.fileno())
-    return there
-
-
 def place(settings: Settings, segment: Segment) -> Path:
     """Where a clip belongs. Folders of 5000 are what file systems and people can still look into."""
     fields = {key: getattr(segment, key) for key in ('ytid', 'split', 'start', 'end', 'index')}
     return settings.wavs / f'{settings.name.format(**fields, part=segment.index // 5000)}{segment.mark}.{settings.ext}'
 
 
-class Asker:
-    """What a process asks YouTube with: its YoutubeDLs, two for each route, and their copies of the cookies."""
+def bring(made: Path, folder: Path) -> Path:
+    """Have a finished clip on the disk of wavs/ for good, so that its place is only a renaming away."""
+    there = folder / made.name
+    shutil.move(made, there, copy_function=shutil.copyfile)  # temps/ may be on another file system
+    with open(there, 'rb+') as clip:
+        os.fsync(clip.fileno())
+    return there
 
-    def __init__(self, settings: Settings, scratch: Path) -> None:
-        self.settings, self.scratch = settings, scratch
-        self.listener, self.ydls, self.copies = Listener(), dict[tuple[str, bool], Any](), list[Path]()
-        self.task = Task(Segment('', 0, 0, (), ''))
-        self.doubted: Refused | None = None  # what the cheap request was refused for
 
-    def begin(self, task: Task) -> None:
-        """Get ready for a task; other cookies than last time need other YoutubeDLs."""
-        if task.cookies != self.task.cookies:
-            self.forget()
-        self.task, self.doubted = task, None
+def describe(settings: Settings, path: Path, made: Path, info: Mapping[str, Any], duration: float) -> dict[str, Any]:
+    """What the ledger keeps of a clip that is made, and belongs at `path`."""
+    told = {name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None}
+    content = made.read_bytes()
+    seen = {'duration': round(duration, 3), 'bytes': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
+    return {'path': path.relative_to(settings.root).as_posix(), 'ext': settings.ext, **told, **seen}
 
-    def forget(self) -> None:
-        """Close all YoutubeDLs and their connections."""
-        for ydl in self.ydls.values():
-            ydl.close()
-        self.ydls.clear()
-        while self.copies:
-            self.copies.pop().unlink(missing_ok=True)
 
-    def copy_cookies(self) -> Path | None:
-        """A copy for one YoutubeDL, for yt-dlp writes cookies back."""
-        if not self.task.cookies:
-            return None
-        handle, copy = tempfile.mkstemp('.txt', 'cookies', self.scratch)  # for the owner's eyes only
-        with open(handle, 'w', encoding='utf-8') as out:
-            out.write(self.task.cookies)
-        self.copies.append(Path(copy))
-        return self.copies[-1]
+def download(ydl: Any, info: dict[str, Any], source: Source, path: Path, most: float) -> None:
+    """Have yt-dlp download a format whole, of so many bytes at most."""
+    from yt_dlp.downloader import get_suitable_downloader
+    from yt_dlp.utils import DownloadError
 
-    @property
-    def may_be_cheap(self) -> bool:
-        return not self.task.cookies and not {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys()
+    def watch(progress: dict[str, Any]) -> None:
+        if (progress.get('downloaded_bytes') or 0) > most:
+            raise Refused(f'download: more than {most / 1e6:.0f} MB for a video that only comes whole')
 
-    def ydl(self, cheap: bool) -> Any:
-        key = self.task.proxy, cheap
-        if key not in self.ydls:
-            self.ydls[key] = open_ydl(self.settings, self.listener, self.task.proxy, self.copy_cookies(), cheap)
-        return self.ydls[key]
-
-    def ask(self, segment: Segment, cheap: bool) -> dict[str, Any]:
-        """YouTube's description of a video, formats chosen; Refused if it has none for us."""
-        from yt_dlp.utils import YoutubeDLError
-
-        self.listener.clear()
-        info, words = {}, ''
-        try:
-            info = self.ydl(cheap).extract_info(segment.url, download=False)
-        except Refused as refused:
-            words = refused.words
-        except YoutubeDLError as error:
-            cause = (getattr(error, 'exc_info', None) or [None, error])[1]
-            plain = str(cause) if isinstance(cause, YoutubeDLError) else f'{type(cause).__name__}: {cause}'
-            words = getattr(cause, 'orig_msg', None) or plain
-        if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
-            words = f'live event: {info["live_status"]}'
-        if info.get('id', segment.ytid) != segment.ytid:  # a trailer in its place, for one
-            words = f'Video unavailable, YouTube offers {info["id"]} instead'
-        if words := self.listener.hint(words):
-            raise Refused(words)
-        return info
-
-    def ask_twice(self, segment: Segment) -> tuple[dict[str, Any], bool]:
-        """Ask cheaply, and in full where the answer to that cannot be believed; True if only the full way brought
-        it. A worker that is throttled does not ask a second time: that would only cost more refusals."""
-        cheap = self.task.cheap and self.may_be_cheap
-        if cheap:
-            try:
-                return self.ask(segment, cheap=True), False
-            except Refused as refused:
-                if refused.sure or refused.verdict == THROTTLED:
-                    raise
-                self.doubted = refused
-        info, self.doubted = self.ask(segment, cheap=False), None
-        return info, cheap
+    ydl.params['external_downloader_args'] = {}  # not those of the clip before
+    downloader = get_suitable_downloader(source, ydl.params)(ydl, ydl.params)
+    downloader.add_progress_hook(watch)
+    try:
+        downloader.download(str(path), {**info, **source})
+    except DownloadError as error:
+        raise Refused(f'download: {error}') from None
 
 
 class Worker:
-    """What a process keeps from clip to clip: its settings, its scratch folder and what it asks YouTube with."""
+    """What a process keeps from clip to clip: what it asks YouTube with, a scratch folder, and the words of ffmpeg."""
 
     def __init__(self, settings: Settings, folder: Path, http_flags: set[str]) -> None:
         from yt_dlp.downloader import external
+        from yt_dlp.utils import Popen
 
-        self.settings, self.http_flags, self.tolerance = settings, http_flags, output_for(settings).tolerance
-        self.scratch = Path(tempfile.mkdtemp(dir=folder))  # for the owner's eyes only
-        self.log = self.scratch / 'ffmpeg.log'
-        self.log.touch()
-        external.Popen = logged_popen(self.log)
-        self.asker = Asker(settings, self.scratch)
+        self.settings, self.http_flags, self.asker = settings, http_flags, Asker(settings)
+        self.tolerance = 0.2 if settings.ext == 'mp4' else 0.1  # s; containers round, mp4 hides frames
+        self.scratch = Path(tempfile.mkdtemp(dir=folder))
+        self.log = open(self.scratch / 'ffmpeg.log', 'a+b')  # noqa: SIM115  # for as long as the process lives
+        external.Popen = lambda *args, **kwargs: Popen(*args, stderr=self.log, **kwargs)
 
-    def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
-        """Make the final file of the wanted seconds; returns its duration (s). A video ends where its sound ends."""
-        sources = info.pop('requested_formats', None) or [info]
-        sources = [source if is_direct(source) else self.download_whole(info, source) for source in sources]
-        end, slack = self.find_end(info, sources, segment)
-        nominal, slack = min(segment.end, end) - segment.start, slack if end < segment.end + slack else 0.0
-        made_before = None
-        for flags in (set() if segment.tries else self.http_flags, set()):  # again without what only new ffmpegs have
-            duration = self.run_ffmpeg(info, sources, segment, flags, made)
-            if duration > TOO_SHORT and abs(duration - nominal) <= output_for(self.settings).tolerance + slack:
-                return duration
-            if (segment.end < end - SHORT and not is_combined(sources[0])) or duration > nominal or self.ffmpeg_words():
-                break
-            if made_before is not None and abs(duration - made_before) < 0.05:
-                if duration > TOO_SHORT:
-                    return duration
-                if segment.start > end - SHORT or is_combined(sources[0]):
-                    raise Refused(f'the video ends at {segment.start + duration:.3f} s, {segment.start} s are wanted')
-            made_before = duration
-        raise Refused(f'ffmpeg made {duration:.3f} s instead of {nominal:.3f} s. {self.ffmpeg_words()}')
+    def ffmpeg_words(self) -> str:
+        self.log.seek(0)
+        return self.log.read().decode(errors='replace')
 
-    def find_end(self, info: dict[str, Any], sources: list[Source], segment: Segment) -> tuple[float, float]:
-        """Where the sound ends (s), and how far that may be off; Refused if nothing of the segment is before it."""
-        told = max((length_of(source, math.inf) for source in info['formats']), default=0)
-        video = info.get('duration') or told or math.inf
-        ends = [length_of(source, video) if is_direct(source) else measure(Path(source['url'])) for source in sources]
-        end, slack = (min(ends), 0.0) if all(ends) else (video, 1.0)  # YouTube gives whole s for the video
-        if end < min(segment.end, video - SHORT):
-            raise Refused(f'every format with sound ends at {end:.3f} s, the video at {video} s')
-        if segment.start + TOO_SHORT >= end + slack:
-            raise Refused(f'the video ends at {end:.3f} s, {segment.start} s are wanted')
-        return end, slack
+    def run_ffmpeg(self, *args: str | Path) -> None:
+        """Over files of ours; what it makes is measured by the caller."""
+        command = [self.settings.ffmpeg, '-loglevel', 'error', '-y', *args]
+        subprocess.run(command, stdin=subprocess.DEVNULL, stderr=self.log)
 
-    def download_whole(self, info: dict[str, Any], source: Source) -> Source:
-        """Have yt-dlp download what ffmpeg cannot seek over the network, and index it for the cut; within `most`
-        bytes."""
-        from yt_dlp.downloader import get_suitable_downloader
-        from yt_dlp.utils import DownloadError
+    def download_whole(self, info: dict[str, Any], source: Source, folder: Path) -> Source:
+        """A file with an index for the cut: over the network, ffmpeg begins up to a segment early in HLS."""
+        got = folder / f'{source["format_id"]}.got'
+        most = min(LARGEST, shutil.disk_usage(folder).free // (4 * self.settings.num_processes))
+        download(self.asker.ydl, info, source, got, most)
+        indexed = got.with_suffix('.m4a' if source.get('vcodec') == 'none' else '.mp4')
+        self.run_ffmpeg('-i', got, '-map', '0:v?', '-map', '0:a?', '-c', 'copy', '-f', 'mp4', indexed)
+        here = {'url': str(indexed), 'protocol': 'file', 'manifest_stream_number': 0}
+        return {**source, **here, 'length': measure(indexed) or source['length']}
 
-        free = shutil.disk_usage(self.scratch).free // (4 * self.settings.num_processes)
-        most, folder = min(LARGEST, free), Path(tempfile.mkdtemp(prefix='whole', dir=self.scratch))
-
-        def watch(progress: dict[str, Any]) -> None:
-            if (progress.get('downloaded_bytes') or 0) > most:
-                raise Refused(f'download: more than {most / 1e6:.0f} MB for a video that only comes whole')
-
-        ydl = self.asker.ydl(self.asker.may_be_cheap)
-        ydl.params.pop('external_downloader_args', None)  # of the clip before
-        downloader = get_suitable_downloader(source, ydl.params)(ydl, ydl.params)
-        downloader.add_progress_hook(watch)
-        got, indexed = folder / 'got', folder / ('source.mp4' if source.get('vcodec') != 'none' else 'source.m4a')
-        try:
-            downloader.download(str(got), {**info, **source})
-        except DownloadError as error:
-            raise Refused(f'download: {error}') from None
-        self.run_ffmpeg_here('-i', str(got), '-map', '0:v?', '-map', '0:a?', '-c', 'copy', '-f', 'mp4', str(indexed))
-        got.unlink(missing_ok=True)
-        return {**source, 'url': str(indexed), 'protocol': 'file', 'manifest_stream_number': 0}
-
-    def pad(self, made: Path, segment: Segment, duration: float) -> dict[str, float]:
-        """Lengthen a short clip with silence, in a process of its own, for only now its length is known; what the
-        record says."""
-        length, exact = segment.nominal, self.settings.ext in ('wav', 'flac')
-        if not self.settings.pad:
-            return {}
-        if duration >= length - (1e-5 if exact else self.tolerance):
-            return {'padded': round(duration, 3)}
-        padded = made.with_name(f'padded.{self.settings.ext}')
-        silence = ['-af', f'apad=whole_dur={length}', *ENCODE[self.settings.ext], '-t', str(length)]
-        self.run_ffmpeg_here('-i', str(made), *silence, str(padded))
-        if abs((now := measure(padded)) - length) > self.tolerance:
-            raise Refused(f'ffmpeg made {now:.3f} s instead of {length:.3f} s. {self.ffmpeg_words()}')
-        os.replace(padded, made)
-        return {'padded': round(now, 3)}
-
-    def run_ffmpeg_here(self, *args: str) -> None:
-        """An ffmpeg of our own over files of ours; what it makes is measured by the caller."""
-        logged_popen(self.log)(
-            [self.settings.ffmpeg, '-loglevel', 'error', '-y', *args], stdin=subprocess.DEVNULL
-        ).wait()
-
-    def run_ffmpeg(
-        self, info: dict[str, Any], sources: list[Source], segment: Segment, flags: set[str], made: Path
-    ) -> float:
+    def make(self, info: dict[str, Any], sources: list[Source], segment: Segment, flags: set[str], made: Path) -> float:
         """One ffmpeg, started by yt-dlp, makes the final file; returns its duration (s)."""
         from yt_dlp.downloader.external import FFmpegFD
         from yt_dlp.utils import DownloadError
 
-        lead, settings = lead_in(self.settings, segment, sources), self.settings
-        inputs = [input_args(settings, segment, source, flags, lead) for source in sources]
-        outputs = output_args(settings, segment, sources[-1].get('acodec') or '', lead)
-        ydl = self.asker.ydl(self.asker.may_be_cheap)
-        given = {f'ffmpeg_i{n}': args for n, args in enumerate(inputs, 1)}
-        ydl.params['external_downloader_args'] = {**given, 'ffmpeg_o': outputs}
-        asked = {**info, 'requested_formats': sources} if len(sources) > 1 else {**info, **sources[0]}
+        ydl, both = self.asker.ydl, sources if len(sources) > 1 else None
+        ydl.params['external_downloader_args'] = ffmpeg_args(self.settings, segment, sources, flags)
         try:
-            FFmpegFD(ydl, ydl.params).download(str(made), asked)
+            FFmpegFD(ydl, ydl.params).download(str(made), {**info, **sources[0], 'requested_formats': both})
         except DownloadError as error:
             raise Refused(f'ffmpeg: {self.ffmpeg_words() or error}') from None
         return measure(made)
 
-    def ffmpeg_words(self) -> str:
-        return self.log.read_text(encoding='utf-8', errors='replace')
+    def cut(self, info: dict[str, Any], segment: Segment, made: Path) -> float:
+        """Make the final file of the wanted seconds; returns its duration (s)."""
+        given = info.pop('requested_formats', None) or [info]
+        sources = [one if one['protocol'] == 'https' else self.download_whole(info, one, made.parent) for one in given]
+        end = find_end(info, sources, segment)
+        wanted, first, last = min(segment.end, end) - segment.start, 0.0, 0.0
+        self.log.seek(0)
+        self.log.truncate()
+        for flags in (set() if segment.tries else self.http_flags, set()):  # again without what only new ffmpegs have
+            first, last = last, self.make(info, sources, segment, flags, made)
+            if last > TOO_SHORT and abs(last - wanted) <= self.tolerance:
+                return last
+        # at the end of a video, what two tries make alike is all that there is of its sound
+        alike = abs(first - last) < 0.05 and last < wanted and not self.ffmpeg_words()
+        if alike and last > TOO_SHORT and segment.end >= end - SHORT:
+            return last
+        if alike and last <= TOO_SHORT and segment.start > end - SHORT:
+            raise Refused(f'the video ends at {segment.start + last:.3f} s, {segment.start} s are wanted')
+        raise Refused(f'ffmpeg made {last:.3f} s instead of {wanted:.3f} s. {self.ffmpeg_words()}')
+
+    def pad(self, made: Path, segment: Segment, duration: float) -> float:
+        """Lengthen a short clip with silence, for only now its length is known; returns its new length (s)."""
+        wanted, exact = segment.nominal, self.settings.ext in ('wav', 'flac')
+        if duration >= wanted - (1e-5 if exact else self.tolerance):
+            return round(duration, 3)
+        padded = made.with_stem('padded')
+        silence = ['-af', f'apad=whole_dur={wanted}', *ENCODE[self.settings.ext], '-t', str(wanted)]
+        self.run_ffmpeg('-i', made, *silence, padded)
+        if abs((longer := measure(padded)) - wanted) > self.tolerance:
+            raise Refused(f'ffmpeg made {longer:.3f} s instead of {wanted:.3f} s. {self.ffmpeg_words()}')
+        os.replace(padded, made)
+        return round(longer, 3)
 
     def fetch(self, task: Task) -> Result:
         """One clip, from the question to where it waits for its place in wavs/."""
-        self.asker.begin(task)
-        segment, path = task.segment, place(self.settings, task.segment)
-        there = self.there(segment, path) if task.keep else 0.0
-        if there and not self.settings.pad:  # how much of it is silence nobody knows
-            return self.done(path, path, {'title': '', 'format_id': ''}, there)
-        made = self.scratch / path.name
-        try:
-            info, cheap_failed = self.asker.ask_twice(segment)
+        settings, segment, path = self.settings, task.segment, place(self.settings, task.segment)
+        there = measure(path) if task.keep and not settings.pad else 0.0  # how much is silence nobody knows
+        if there and abs(there - (segment.end - segment.start)) <= self.tolerance:  # but in no ledger
+            nameless = {'title': '', 'format_id': ''}
+            return Result(segment, DONE, DONE, record=describe(settings, path, path, nameless, there))
+        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            info, cheap_failed = self.asker.ask_twice(task)
+            made = Path(folder, path.name)
             duration = self.cut(info, segment, made)
-            padded = self.pad(made, segment, duration)
-            ready = bring(made, self.settings.parts) if task.keep else made
-            return self.done(path, ready, {**info, **padded}, duration)._replace(cheap_failed=cheap_failed)
-        except Refused as refused:
-            if there and refused.verdict == GONE:
-                return self.done(path, path, {'title': '', 'format_id': ''}, there)
-            raise
-        finally:
-            made.unlink(missing_ok=True)
-            for whole in self.scratch.glob('whole*'):
-                shutil.rmtree(whole, ignore_errors=True)
+            info['padded'] = self.pad(made, segment, duration) if settings.pad else None
+            record = describe(settings, path, made, info, duration)
+            ready = str(bring(made, settings.parts)) if task.keep else ''
+        return Result(segment, DONE, DONE, record=record, made=ready, cheap_failed=cheap_failed)
 
-    def there(self, segment: Segment, path: Path) -> float:
-        """Duration in s of a whole clip that is there without being in the ledger, else 0."""
-        duration = measure(path) if path.exists() else 0.0
-        return duration if abs(duration - (segment.end - segment.start)) <= self.tolerance else 0.0
 
-    def done(self, path: Path, made: Path, info: dict[str, Any], duration: float) -> Result:
-        known = {
-            name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None
-        }
-        known['duration'] = round(duration, 3)
-        place = {'path': path.relative_to(self.settings.root).as_posix(), 'ext': self.settings.ext}
-        record = {
-            **place,
-            **known,
-            'bytes': made.stat().st_size,
-            'sha256': hashlib.sha256(made.read_bytes()).hexdigest(),
-        }
-        return Result(
-            self.asker.task.segment,
-            DONE,
-            DONE,
-            record=record,
-            made='' if made == path or not self.asker.task.keep else str(made),
-        )
+def end_at_once(*_: object) -> NoReturn:
+    """What SIGTERM does to a worker: no ffmpeg outlives it, where the system has groups of processes."""
+    if hasattr(os, 'killpg') and os.getpgid(0) == os.getpid():
+        os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def end_with_parent() -> None:
+    """No worker outlives the program, however that ends."""
+    multiprocessing.parent_process().join()
+    end_at_once()
 
 
 worker: Worker | None = None  # of this process, once the pool has opened it
 
 
 def open_worker(*given: Any) -> None:
-    """The beginning of a worker process, a group of its own with its ffmpegs. The parent alone decides about a
-    Ctrl-C."""
+    """Begin a process, a group of its own with its ffmpegs. The parent alone decides about a Ctrl-C."""
     global worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, 'setpgid'):
@@ -1907,25 +1690,18 @@ def open_worker(*given: Any) -> None:
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
     worker = Worker(*given)
-    threading.Thread(target=end_with_parent, args=[worker.scratch], daemon=True).start()
+    threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def fetch(task: Task) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
     try:
         return worker.fetch(task)
-    except Refused as refused:
-        no = refused
-    except OSError as error:  # of the disk, or of a connection that yt-dlp did not expect to break
-        no = Refused(str(error))
+    except (Refused, OSError) as error:  # OSError: of the disk
+        no = error if isinstance(error, Refused) else Refused(str(error))
     except Exception as error:  # the one place for what nobody expected; its traceback is shown and kept
         words = hide(f'{type(error).__name__}: {error}\n{traceback.format_exc()}')
-        no = Refused('')
-        no.reason, no.verdict, no.words = 'unexpected', FAILED, words
-    doubted = worker.asker.doubted
-    there = no.reason == 'no format' and doubted and doubted.reason in ('unavailable', 'drm')  # if without addresses
-    if doubted and no.reason in VAGUE and doubted.reason not in VAGUE and not there:
-        no = doubted  # its answer was the better one
+        return Result(task.segment, FAILED, 'unexpected', words)
     return Result(task.segment, no.verdict, no.reason, no.words)
 
 
