@@ -2124,41 +2124,34 @@ def fetch(task: Task) -> Result:
 
 
 # ------------------------------------------------------------------------------------------------------------- pace
-def clock(at: float, now: float) -> str:
-    """A time of day, with the date if it is another day's."""
-    day = '' if time.localtime(at)[:3] == time.localtime(now)[:3] else '%Y-%m-%d '
-    return time.strftime(f'{day}%H:%M:%S', time.localtime(at))
-
-
 HOUR = 3600  # s
 RATE_LIMIT = 1800  # s of the first pause where YouTube speaks of a rate limit, which lasts up to an hour
 SHARE = 0.9  # of what came through before a refusal: what a route keeps to after it
-LEAST = 100  # rows per hour that it keeps to at least; fewer than these in an hour tell nothing of its limit
+LEAST = 100  # rows an hour that it keeps to at least; fewer than these in an hour tell nothing of its limit
 BACK = 0.3  # days in which it makes half the way back to the rate that was refused
 DAILY = 0.005  # by how much it grows in a day on top of that, in two days by four times as much
 SUSPECT = ('unavailable', 'drm')  # reasons of gone rows that may be an answer to everything that a route asks
 FEW = 4  # of such answers or failures in a row, without a clip between them, until a known clip is asked
 ELSEWHERE = 3  # routes that have to say "not in your country", if there are as many
 CLOSINGS = 4  # refusals that a row was the first to meet; with the next one it may be the row
+MISSES = 5  # in a row until the cheap request is given up
 
 
-Settle = Callable[[Result], None]
-
-
-def give_back(result: Result) -> Segment:
-    """The row of a result that is not held against it."""
-    return result.segment._replace(unproven=result.verdict == GONE)
+def clock(at: float, now: float) -> str:
+    """A time of day, with the date if it is another day's."""
+    day = '' if time.localtime(at)[:3] == time.localtime(now)[:3] else '%Y-%m-%d '
+    return time.strftime(f'{day}%H:%M:%S', time.localtime(at))
 
 
 class Learned(NamedTuple):
     """What a route has learned of YouTube's limit."""
 
-    budget: float  # rows per hour that it kept to at first
-    refused: float  # rows per hour that were too many
+    budget: float  # rows an hour that it kept to at first
+    refused: float  # rows an hour that were too many
     at: float  # when that was
 
     def rate(self, now: float) -> float:
-        """Segments per hour by now: back to what was refused within hours, beyond it within days."""
+        """Rows an hour by now: back to what was refused within hours, beyond it within days."""
         days = max(0, now - self.at) / DAY
         return self.refused * (1 + DAILY * days**2) - (self.refused - self.budget) * 0.5 ** (days / BACK)
 
@@ -2167,16 +2160,15 @@ class Budget:
     """When the next row may start on a route: at once, but evenly spread after YouTube has refused."""
 
     def __init__(self, per_hour: int | None, learned: Learned | None) -> None:
-        self.per_hour, self.learned = per_hour, learned  # per_hour: the user's own ceiling
+        self.per_hour, self.learned, self.next = per_hour, learned, 0.0  # per_hour: the user's own ceiling
         self.starts = deque[float](maxlen=per_hour or 0)
         self.passes = deque[float]()  # when the rows of the last hour started that YouTube answered
-        self.next = 0.0
 
     def due(self) -> float:
         return max(self.next, self.starts[0] + HOUR if len(self.starts) == self.per_hour else 0)
 
     def rate(self, now: float) -> float:
-        """Segments per hour; inf: as many as it takes."""
+        """Rows an hour; inf: as many as it takes."""
         return min(self.per_hour or math.inf, self.learned.rate(now) if self.learned else math.inf)
 
     def start(self, now: float) -> None:
@@ -2202,27 +2194,89 @@ class Budget:
         self.learned = Learned(budget, max(budget, too_many), now)
 
 
-class Gate:
-    """Whether a route is open, and when the next row may start on it."""
+Settle = Callable[[Result], None]
 
-    def __init__(self, name: str, settings: Settings, learned: Learned | None = None) -> None:
-        self.name, self.settings, self.budget = name, settings, Budget(settings.per_hour, learned)
+
+class Backlog:
+    """The rows that wait for their turn, new ones and those that come back, and clips that are known to come."""
+
+    def __init__(self, settings: Settings, routes: Collection[str], rows: Iterable[Segment], settle: Settle) -> None:
+        self.settings, self.routes, self.rows, self.settle = settings, routes, iter(rows), settle
+        self.ahead = next(self.rows, None)  # the next new one
+        self.waiting: list[tuple[float, Segment]] = []  # sorted by when they are due
+        self.known = deque[Segment](maxlen=10)  # the last is asked first
+        self.worked = False  # a clip came, or YouTube spoke of a known one
+
+    def new(self) -> Segment | None:
+        row = self.ahead
+        self.ahead = next(self.rows, None) if row else None
+        return row
+
+    def find(self, route: str) -> int | None:
+        """The place of the first row that this route may ask for: it has not yet, or all have."""
+        for n, (_, row) in enumerate(self.waiting):
+            if route not in row.nowhere or row.nowhere >= set(self.routes):
+                return n
+        return None
+
+    def old(self, route: str, now: float = math.inf) -> Segment | None:
+        n = self.find(route)
+        return self.waiting.pop(n)[1] if n is not None and self.waiting[n][0] <= now else None
+
+    def wait(self, row: Segment, due: float) -> None:
+        bisect.insort(self.waiting, (due, row), key=lambda waiting: waiting[0])
+
+    def give_back(self, results: Iterable[Result], now: float) -> None:
+        """It was the weather: nothing is held against these rows."""
+        for result in results:
+            self.wait(result.segment._replace(unproven=result.verdict == GONE), now)
+
+    def conclude(self, result: Result, route: str, now: float) -> None:
+        """Settle a row, but for a failure that may pass and a country that may be the route's."""
+        row, died, due = result.segment, result.reason == DIED, now
+        if result.reason == 'country' and result.verdict == GONE:
+            row = row._replace(nowhere=row.nowhere | {route})
+            enough = len(row.nowhere) >= min(ELSEWHERE, len(self.routes))
+        elif result.verdict in ANSWERS:
+            enough = True
+        else:
+            enough = row.deaths >= 2 if died else row.tries >= self.settings.retries
+            due += self.settings.retry_pause * 2**row.tries * random.uniform(0.75, 1.25)
+            row = row._replace(deaths=row.deaths + died, tries=row.tries + 1, cheap=result.reason != 'media 403')
+        self.settle(result) if enough else self.wait(row, due)
+
+    def see(self, task: Task, result: Result) -> None:
+        """Keep the clips that came last. One that no longer comes is forgotten, in weather it waits behind others."""
+        self.worked |= result.verdict == DONE or (result.verdict in ANSWERS and not task.keep)
+        if task.keep and result.verdict == DONE:
+            self.known.append(task.segment)
+        elif not task.keep and result.verdict != DONE and task.segment in self.known:
+            self.known.remove(task.segment)
+            if result.verdict in (DOUBT, THROTTLED):
+                self.known.appendleft(task.segment)
+
+
+class Route:
+    """A way to YouTube: open or closed, and what its results say, of their rows or of the weather."""
+
+    def __init__(self, name: str, settings: Settings, backlog: Backlog, learned: Learned | None) -> None:
+        self.name, self.settings, self.backlog = name, settings, backlog
+        self.budget = Budget(settings.per_hour, learned)
         self.flying, self.last = 0, 0.0  # rows in flight; when the last one started
         self.why: Result | None = None  # what closed it
-        self.since, self.until, self.interval = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
+        self.since, self.until, self.pause = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
         self.probes = 0  # since it closed
-        self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
-        self.through = False  # a cheap request was answered since it is open
+        self.cheap, self.misses = True, 0  # misses: what only the full extraction brought, since a cheap request did
+        self.refused = set[str]()  # rows that were, since it learned
+        self.held: list[tuple[float, Result]] = []  # doubts, and gone rows without proof, with the time
+        self.streak: dict[str, Result] = {}  # rows since the last clip that failed or are gone without proof
+
+    @property
+    def doubts(self) -> list[Result]:
+        return [result for _, result in self.held if result.verdict == DOUBT]
 
     def say(self, words: str) -> None:
         say(words if self.name == 'direct' else f'{self.name}: {words}')
-
-    def miss(self, weight: int) -> None:
-        """Give the cheap request up when it keeps failing where the full extraction succeeds."""
-        self.misses += weight
-        if self.cheap and self.misses >= 5:
-            self.cheap = False
-            self.say('the cheap request keeps failing where the full extraction succeeds: going on with the full one')
 
     def due(self) -> float:
         """When a row may start; inf: not before the one in flight is back."""
@@ -2235,192 +2289,109 @@ class Gate:
         self.budget.start(now)
         return Task(row, self.name, row.cheap and self.cheap and not probe, probe, not control, now)
 
-
-class Route(Gate):
-    """What the results on a route say: of their rows, or of the weather."""
-
-    def __init__(self, name: str, settings: Settings, learned: Learned | None = None) -> None:
-        super().__init__(name, settings, learned)
-        self.refused = set[str]()  # rows that were, since it learned
-        self.held: list[tuple[float, Result]] = []  # doubts, and gone rows without proof, with the time
-        self.streak: dict[str, Result] = {}  # rows since the last clip that failed or are gone without proof
-
-    @property
-    def doubts(self) -> list[Result]:
-        return [result for _, result in self.held if result.verdict == DOUBT]
-
-    def close(self, result: Result, now: float) -> list[Segment]:
-        """Let nothing start for a pause that doubles each time; returns the rows held: it was not them."""
-        least = RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause
-        self.interval = max(least, 2 * self.interval)
-        self.until = now + min(self.interval * random.uniform(0.8, 1.2), self.settings.longest_pause)
+    def close(self, result: Result, now: float) -> None:
+        """Let nothing start for a pause that doubles each time, and give back the rows held: it was not them."""
+        self.pause = max(RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause, 2 * self.pause)
+        self.until = now + min(self.pause * random.uniform(0.8, 1.2), self.settings.longest_pause)
         if not self.why:
             self.since, self.probes = now, 0
         if not self.why or result.reason != self.why.reason:
-            who, remedy = (
-                ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
-            )
+            refused = result.verdict == THROTTLED
             words = textwrap.shorten(result.words, 140, placeholder=' …')
-            self.say(f'{who} ({words}); one row tries again at {clock(self.until, now)}{remedy}')
-        back = [give_back(held) for _, held in self.held]
+            words = f'({words}); one row tries again at {clock(self.until, now)}'
+            self.say(f'YouTube refuses us {words}; {REMEDY}' if refused else f'every row fails {words}')
+        self.backlog.give_back([result for _, result in self.held], now)
         self.why, self.held, self.streak = result, [], {}
-        return back
 
-    def open(self, now: float) -> None:
+    def open(self, why: Result, now: float) -> None:
         """Start again. The refusal of a single row teaches nothing: it may have been the row."""
-        if self.why and self.why.verdict == THROTTLED and not self.through:
-            self.miss(2)  # not one cheap request came through since it was open last
+        if why.verdict == THROTTLED:
+            self.miss(2)  # the probe asked in full
         if len(self.refused) > 1:
             self.budget.learn(self.since, now)
             self.refused = set()
         rate = self.budget.rate(now)
         self.say(f'YouTube answers again{f"; from now on {rate:.0f} rows an hour" if rate < math.inf else ""}')
-        self.through = False
-        self.why, self.interval, self.since, self.budget.next = None, 0, now, now
+        self.why, self.pause, self.since, self.budget.next = None, 0, now, now
 
-    def see(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
-        """What is sure by now, of this row and of those held, and rows that go back as if nothing had happened."""
+    def miss(self, weight: int) -> None:
+        """Give the cheap request up when it keeps failing where the full extraction succeeds."""
+        self.misses += weight
+        if self.cheap and self.misses >= MISSES:
+            self.cheap = False
+            self.say('the cheap request keeps failing where the full extraction succeeds: going on with the full one')
+
+    def see(self, task: Task, result: Result, now: float) -> None:
+        """Settle what is sure by now, hold what is not, and give back what is not the rows' own."""
         self.flying -= 1
-        mine = [result] if task.keep and result.verdict != STOP else []
         if result.verdict in ANSWERS:
-            self.through |= task.cheap and not result.cheap_failed
             self.budget.passed(task.at, self.since if self.why else now)
             if self.why and task.probe and (result.verdict == DONE or self.why.verdict == THROTTLED):
-                self.open(now)
+                self.open(self.why, now)
         if result.verdict == DONE:
-            return mine + self.prove(task, result), []
-        certain = result.verdict in (GONE, LATER) and result.reason not in SUSPECT
-        if certain or result.verdict == STOP or result.reason == DIED:
-            return mine, []
-        return self.see_failure(task, result, now)
+            self.prove(task, result, now)
+        answered = result.verdict in ANSWERS and result.reason not in SUSPECT
+        if not answered and result.reason != DIED and result.verdict != STOP:
+            self.doubt(task, result, now)
+        elif task.keep and result.verdict != STOP:
+            self.backlog.conclude(result, self.name, now)
 
-    def prove(self, task: Task, result: Result) -> list[Result]:
+    def prove(self, task: Task, result: Result, now: float) -> None:
         """A clip came: what is held was the rows' own. One says so of one, one that was asked to tell of all."""
-        if result.cheap_failed or (task.probe and {doubt.reason for doubt in self.doubts} == {'media 403'}):
+        if result.cheap_failed or not task.segment.cheap:
             self.miss(1)
         elif task.cheap:
             self.misses = 0
         self.streak = {}
         sure = [one for one in self.held if one[1].verdict == DOUBT or one[0] <= task.at][: None if task.probe else 1]
         self.held = [one for one in self.held if one not in sure]
-        return [held for _, held in sure]
+        for _, held in sure:
+            self.backlog.conclude(held, self.name, now)
 
-    def see_failure(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
-        """Weather, the row's own, or not clear yet."""
-        found_open = not self.why and (task.probe or task.at >= self.since)
+    def doubt(self, task: Task, result: Result, now: float) -> None:
+        """It may be the row's own, or the weather."""
         if result.verdict == THROTTLED:
-            result = self.see_refusal(result, found_open and task.keep)
+            result = self.count_refusal(result, task.keep and not self.why)
         elif result.verdict != DOUBT:
             self.streak[result.segment.id] = result
-        if found_open and task.keep and result.verdict in (DOUBT, GONE):
-            self.held.append((now, result))
-            return [], []
-        tells = task.probe and (self.why or result.verdict != FAILED)
-        back = self.close(result, now) if tells or (found_open and result.verdict == THROTTLED) else []
+        if not self.why and task.keep and result.verdict in (DOUBT, GONE):
+            return self.held.append((now, result))
+        if task.probe if self.why else result.verdict != FAILED:
+            self.close(result, now)
         if not task.keep:
-            return [], back
-        return ([result], back) if result.verdict == FAILED else ([], [*back, give_back(result)])
+            return None
+        untold = task.probe and self.backlog.worked and not (self.backlog.known or self.backlog.ahead)
+        if untold or result.verdict == FAILED:  # untold: nothing is left that could tell it from weather
+            return self.backlog.conclude(result._replace(verdict=FAILED), self.name, now)
+        return self.backlog.give_back([result], now)
 
-    def see_refusal(self, result: Result, closes: bool) -> Result:
+    def count_refusal(self, result: Result, first: bool) -> Result:
         """A row that alone is refused, time and again, may be at fault."""
         self.refused.add(result.segment.id)
-        row = result.segment._replace(refusals=result.segment.refusals + closes)
-        return result._replace(segment=row, verdict=DOUBT if closes and row.refusals > CLOSINGS else THROTTLED)
-
-
-class Backlog:
-    """The rows that wait for their turn, new ones and those that come back, and clips that are known to come."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        routes: Collection[str],
-        rows: Iterable[Segment],
-        known: Iterable[Segment],
-        settle: Settle,
-    ):
-        self.settings, self.routes, self.rows, self.settle = settings, routes, iter(rows), settle
-        self.ahead = next(self.rows, None)  # the next new one
-        self.waiting: list[tuple[float, int, Segment]] = []  # sorted by when they are due
-        self.order, self.known = itertools.count(), deque(known, maxlen=10)  # known: the last is asked first
-
-    def new(self) -> Segment | None:
-        row = self.ahead
-        self.ahead = next(self.rows, None) if row else None
-        return row
-
-    def back(self, rows: Iterable[Segment], due: float) -> None:
-        for row in rows:
-            bisect.insort(self.waiting, (due, next(self.order), row))
-
-    def find(self, route: str) -> int | None:
-        """The place of the first row that this route may ask for: it has not yet, or all have."""
-        rows = (row.nowhere for *_, row in self.waiting)
-        return next((n for n, nowhere in enumerate(rows) if route not in nowhere or nowhere >= set(self.routes)), None)
-
-    def old(self, route: str, now: float = math.inf) -> Segment | None:
-        n = self.find(route)
-        return self.waiting.pop(n)[2] if n is not None and self.waiting[n][0] <= now else None
-
-    def retry(self, result: Result, now: float) -> bool:
-        """Have a failed row wait, longer each time; False if it was tried enough."""
-        row, died = result.segment, result.reason == DIED
-        if row.deaths >= 2 if died else row.tries >= self.settings.retries:
-            return False
-        pause = self.settings.retry_pause * 2**row.tries * random.uniform(0.75, 1.25)
-        tried = row._replace(deaths=row.deaths + died, tries=row.tries + 1, cheap=result.reason != 'media 403')
-        self.back([tried], now + pause)
-        return True
-
-    def ask_elsewhere(self, result: Result, route: str, now: float) -> bool:
-        """It is the route's country that does not see the clip; False if enough of them say so."""
-        row = result.segment._replace(nowhere=result.segment.nowhere | {route})
-        if len(row.nowhere) >= min(ELSEWHERE, len(self.routes)):
-            return False
-        self.back([row], now)
-        return True
-
-    def conclude(self, sure: list[Result], route: str, now: float) -> None:
-        """Settle what is sure, but for failures that may pass and a country that may be the route's."""
-        for result in sure:
-            if result.verdict not in ANSWERS:
-                waits = self.retry(result, now)
-            else:
-                waits = result.reason == 'country' and self.ask_elsewhere(result, route, now)
-            if not waits:
-                self.settle(result)
-
-    def see(self, task: Task, result: Result) -> None:
-        """Keep the clips that came last. One that no longer comes is forgotten, in weather it waits behind others."""
-        if task.segment in self.known and result.verdict != DONE:
-            self.known.remove(task.segment)
-        if task.keep and result.verdict == DONE:
-            self.known.append(
-                task.segment._replace(tries=0, deaths=0, refusals=0, cheap=True, nowhere=frozenset(), unproven=False)
-            )
-        elif not task.keep and result.verdict in (DOUBT, THROTTLED):
-            self.known.appendleft(task.segment)
+        row = result.segment._replace(refusals=result.segment.refusals + first)
+        return result._replace(segment=row, verdict=DOUBT if row.refusals > CLOSINGS else THROTTLED)
 
 
 class Pace:
     """What starts next and what comes of it."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        routes: Collection[str],
-        rows: Iterable[Segment],
-        settle: Settle,
-        known: Iterable[Segment] = (),
-        learned: Mapping[str, Learned] | None = None,
-    ) -> None:
-        """Segments are new ones; known: clips that are there already; learned: by route, of an earlier run."""
-        self.settings, self.former = settings, learned or {}
-        self.routes = {name: Route(name, settings, self.former.get(name)) for name in routes}
-        self.backlog = Backlog(settings, self.routes.keys(), rows, known, settle)
+    def __init__(self, settings: Settings, routes: Iterable[str], rows: Iterable[Segment], settle: Settle,
+                 known: Iterable[Segment] = (), learned: Mapping[str, Learned] | None = None) -> None:  # fmt: skip
+        """Rows are new ones; known: clips that are there already; learned: by route, of an earlier run."""
+        self.settings, self.former, self.routes = settings, learned or {}, dict[str, Route]()
+        self.backlog = Backlog(settings, self.routes, rows, settle)
+        self.backlog.known.extend(known)
         self.enough = max(10, 2 * settings.num_processes)  # failures in a row, without a known clip, that end the run
-        self.worked = False  # a clip came, or YouTube spoke of a known one
         self.stop = ''  # why the run ends early
+        for name in routes:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        self.routes[name] = Route(name, self.settings, self.backlog, self.former.get(name))
+
+    def remove(self, name: str, now: float) -> None:
+        """A route is there no more."""
+        self.backlog.give_back([result for _, result in self.routes.pop(name).held], now)
 
     @property
     def over(self) -> bool:
@@ -2430,7 +2401,7 @@ class Pace:
 
     @property
     def closed(self) -> bool:
-        return all(route.why for route in self.routes.values())
+        return bool(self.routes) and all(route.why for route in self.routes.values())
 
     @property
     def learned(self) -> dict[str, Learned]:
@@ -2439,14 +2410,15 @@ class Pace:
 
     def next(self, now: float, free: Collection[str] | None = None) -> Task | None:
         """The task to start now, if any, on the least busy of the routes that have a free place."""
-        silence = min((now - route.since if route.why else 0 for route in self.routes.values()), default=0)
-        if 0 < self.settings.give_up_after <= silence:
-            why = next(route.why.words for route in self.routes.values() if route.why)
-            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({why})'
+        if self.settings.give_up_after and self.closed:
+            last = max(self.routes.values(), key=lambda route: route.since)
+            if now - last.since >= self.settings.give_up_after:
+                self.stop = self.stop or f'nothing came through for {now - last.since:.0f} s ({last.why.words})'
         routes = [route for name, route in self.routes.items() if free is None or name in free]
         for route in sorted(routes, key=lambda route: (route.flying, route.last)):
             if not self.stop and route.due() <= now and (row := self.pick(route, now)):
-                return route.start(row, now, control=any(row is known for known in self.backlog.known))
+                known = self.backlog.known
+                return route.start(row, now, control=bool(known) and row is known[-1])
         return None
 
     def pick(self, route: Route, now: float) -> Segment | None:
@@ -2461,56 +2433,46 @@ class Pace:
 
     def pick_probe(self, route: Route, why: Result) -> Segment | None:
         """A new row, of which nothing bad is known, or in turn a known clip and a row that waits."""
-        new, known, gone = self.backlog.ahead, self.backlog.known, why.verdict == GONE
+        new, known, waiting = self.backlog.ahead, self.backlog.known, self.backlog.waiting
         if not new and self.backlog.find(route.name) is None:
             return None
-        if known and (gone or not new) and route.probes % 2 == 0:
+        if known and (why.verdict == GONE or not new) and route.probes % 2 == 0:
             return known[-1]
-        if not (new or known) and all(row.unproven for *_, row in self.backlog.waiting) and self.closed:
+        if not (new or known) and all(row.unproven for _, row in waiting) and self.closed:
             self.stop = f'every row is gone ({why.words}), and there is no clip to compare with; try another time'
             return None
         row = self.backlog.new() or self.backlog.old(route.name)
-        while row and row.nowhere and route.probes > 2:  # a route that may be dead is not waited for
-            self.backlog.settle(
-                Result(row, FAILED, 'country', 'not shown in that of one route, and others do not answer')
-            )
-            row = self.backlog.old(route.name)
+        if row and row.nowhere and route.probes > 2:  # a route that may be dead is not waited for
+            words = 'not shown in that of one route, and others do not answer'
+            return self.backlog.settle(Result(row, FAILED, 'country', words))
         return row
 
     def do_without(self, route: Route, full: bool, now: float) -> None:
         """Too many failures, or nothing else is left, and no known clip to tell them from weather."""
         doubts = route.doubts
-        if len(doubts) > 1 and (full or not self.worked):  # it will not be each of these rows
-            self.backlog.back(route.close(doubts[-1], now), now)
+        if len(doubts) > 1 and (full or not self.backlog.worked):  # it will not be each of these rows
+            route.close(doubts[-1], now)
         elif full:
             count, words = len(route.streak), list(route.streak.values())[-1].words
             self.stop = f'{count} rows failed one after the other ({words}); update yt-dlp, check the settings'
         else:
             held, route.held = route.held, []
-            self.backlog.conclude([result._replace(verdict=FAILED) for _, result in held], route.name, now)
+            for _, result in held:
+                self.backlog.conclude(result._replace(verdict=FAILED), route.name, now)
 
     def see(self, task: Task, result: Result, now: float) -> None:
         """Settle a row, hold what became of it until that is sure, or have it wait for another try."""
-        route = self.routes[task.route]
-        self.worked |= result.verdict == DONE or (result.verdict in ANSWERS and not task.keep)
         if result.verdict == STOP:
             self.stop = f'{result.words}; mend that'
         self.backlog.see(task, result)
-        sure, back = route.see(task, result, now)
-        if back and task.probe and task.keep and self.worked and not (self.backlog.known or self.backlog.ahead):
-            sure, back = [result._replace(verdict=FAILED)], back[:-1]  # nothing is left that could tell it from weather
-        self.backlog.back(back, now)
-        self.backlog.conclude(sure, route.name, now)
+        self.routes[task.route].see(task, result, now)
 
     def give_back(self, task: Task, now: float) -> None:
         """A task comes back untried, for its node has left: nobody is charged."""
         if task.route in self.routes:
             self.routes[task.route].flying = max(0, self.routes[task.route].flying - 1)
-        self.backlog.back([task.segment] if task.keep else [], now)
-
-    def remove(self, name: str, now: float) -> None:
-        """A route is there no more (another one is added to `routes`)."""
-        self.backlog.back([give_back(held) for _, held in self.routes.pop(name).held], now)
+        if task.keep:
+            self.backlog.wait(task.segment, now)
 
     def knock(self, now: float) -> None:
         """Have every closed route tried at once: something has changed."""
@@ -2816,7 +2778,7 @@ class Cluster:
         for name in self.settings.routes:
             way = node.name if len(self.settings.routes) == 1 else f'{node.name} by {name}'
             self.ways[way] = node, name
-            pace.routes[way] = Route(way, self.settings, pace.former.get(way))
+            pace.add(way)
         return None
 
     def lose(self, node: Node, why: object, pace: Pace) -> None:
