@@ -2139,8 +2139,8 @@ MISSES = 5  # in a row until the cheap request is given up
 
 def clock(at: float, now: float) -> str:
     """A time of day, with the date if it is another day's."""
-    day = '' if time.localtime(at)[:3] == time.localtime(now)[:3] else '%Y-%m-%d '
-    return time.strftime(f'{day}%H:%M:%S', time.localtime(at))
+    today = time.localtime(at)[:3] == time.localtime(now)[:3]
+    return time.strftime('%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S', time.localtime(at))
 
 
 class Learned(NamedTuple):
@@ -2163,6 +2163,7 @@ class Budget:
         self.per_hour, self.learned, self.next = per_hour, learned, 0.0  # per_hour: the user's own ceiling
         self.starts = deque[float](maxlen=per_hour or 0)
         self.passes = deque[float]()  # when the rows of the last hour started that YouTube answered
+        self.refused = set[str]()  # rows that were, since it learned
 
     def due(self) -> float:
         return max(self.next, self.starts[0] + HOUR if len(self.starts) == self.per_hour else 0)
@@ -2183,8 +2184,10 @@ class Budget:
             self.passes.popleft()
 
     def learn(self, refused: float, now: float) -> None:
-        """Keep below what came through in the hour before the refusal, or in less if YouTube answers sooner."""
-        if not self.passes:
+        """Keep below what came through in the hour before the refusal, or in less if YouTube answers sooner. A
+        refusal of one row alone teaches nothing: it may have been the row."""
+        rows, self.refused = self.refused, set()
+        if len(rows) < 2 or not self.passes:
             return
         count, first = len(self.passes), self.passes[0]
         granted = count * HOUR / min(HOUR, max(1, now - first))
@@ -2208,8 +2211,7 @@ class Backlog:
         self.worked = False  # a clip came, or YouTube spoke of a known one
 
     def new(self) -> Segment | None:
-        row = self.ahead
-        self.ahead = next(self.rows, None) if row else None
+        row, self.ahead = self.ahead, next(self.rows, None)
         return row
 
     def find(self, route: str) -> int | None:
@@ -2218,6 +2220,16 @@ class Backlog:
             if route not in row.nowhere or row.nowhere >= set(self.routes):
                 return n
         return None
+
+    @property
+    def control(self) -> Segment | None:
+        """The known clip to ask for next."""
+        return self.known[-1] if self.known else None
+
+    @property
+    def untold(self) -> bool:
+        """Nothing is left that could tell a row's own failure from weather."""
+        return self.worked and not (self.known or self.ahead)
 
     def old(self, route: str, now: float = math.inf) -> Segment | None:
         n = self.find(route)
@@ -2267,9 +2279,7 @@ class Route:
         self.since, self.until, self.pause = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
         self.probes = 0  # since it closed
         self.cheap, self.misses = True, 0  # misses: what only the full extraction brought, since a cheap request did
-        self.refused = set[str]()  # rows that were, since it learned
-        self.held: list[tuple[float, Result]] = []  # doubts, and gone rows without proof, with the time
-        self.streak: dict[str, Result] = {}  # rows since the last clip that failed or are gone without proof
+        self.held: list[tuple[float, Result]] = []  # failures, and gone rows without proof, with the time
 
     @property
     def doubts(self) -> list[Result]:
@@ -2289,6 +2299,10 @@ class Route:
         self.budget.start(now)
         return Task(row, self.name, row.cheap and self.cheap and not probe, probe, not control, now)
 
+    def release(self) -> list[Result]:
+        held, self.held = self.held, []
+        return [result for _, result in held]
+
     def close(self, result: Result, now: float) -> None:
         """Let nothing start for a pause that doubles each time, and give back the rows held: it was not them."""
         self.pause = max(RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause, 2 * self.pause)
@@ -2300,16 +2314,13 @@ class Route:
             words = textwrap.shorten(result.words, 140, placeholder=' …')
             words = f'({words}); one row tries again at {clock(self.until, now)}'
             self.say(f'YouTube refuses us {words}; {REMEDY}' if refused else f'every row fails {words}')
-        self.backlog.give_back([result for _, result in self.held], now)
-        self.why, self.held, self.streak = result, [], {}
+        self.why = result
+        self.backlog.give_back(self.release(), now)
 
-    def open(self, why: Result, now: float) -> None:
-        """Start again. The refusal of a single row teaches nothing: it may have been the row."""
-        if why.verdict == THROTTLED:
+    def open(self, now: float) -> None:
+        if self.why.verdict == THROTTLED:
             self.miss(2)  # the probe asked in full
-        if len(self.refused) > 1:
-            self.budget.learn(self.since, now)
-            self.refused = set()
+        self.budget.learn(self.since, now)
         rate = self.budget.rate(now)
         self.say(f'YouTube answers again{f"; from now on {rate:.0f} rows an hour" if rate < math.inf else ""}')
         self.why, self.pause, self.since, self.budget.next = None, 0, now, now
@@ -2323,17 +2334,16 @@ class Route:
 
     def see(self, task: Task, result: Result, now: float) -> None:
         """Settle what is sure by now, hold what is not, and give back what is not the rows' own."""
-        self.flying -= 1
         if result.verdict in ANSWERS:
             self.budget.passed(task.at, self.since if self.why else now)
             if self.why and task.probe and (result.verdict == DONE or self.why.verdict == THROTTLED):
-                self.open(self.why, now)
+                self.open(now)
         if result.verdict == DONE:
             self.prove(task, result, now)
-        answered = result.verdict in ANSWERS and result.reason not in SUSPECT
-        if not answered and result.reason != DIED and result.verdict != STOP:
+        sure = (result.verdict in ANSWERS and result.reason not in SUSPECT) or result.reason == DIED
+        if not sure:
             self.doubt(task, result, now)
-        elif task.keep and result.verdict != STOP:
+        elif task.keep:
             self.backlog.conclude(result, self.name, now)
 
     def prove(self, task: Task, result: Result, now: float) -> None:
@@ -2342,34 +2352,28 @@ class Route:
             self.miss(1)
         elif task.cheap:
             self.misses = 0
-        self.streak = {}
-        sure = [one for one in self.held if one[1].verdict == DOUBT or one[0] <= task.at][: None if task.probe else 1]
-        self.held = [one for one in self.held if one not in sure]
-        for _, held in sure:
+        before = sum(at <= task.at for at, _ in self.held)
+        sure = before if task.probe else min(before, 1)
+        proven, self.held = self.held[:sure], self.held[sure:]
+        for _, held in proven:
             self.backlog.conclude(held, self.name, now)
 
     def doubt(self, task: Task, result: Result, now: float) -> None:
         """It may be the row's own, or the weather."""
         if result.verdict == THROTTLED:
-            result = self.count_refusal(result, task.keep and not self.why)
-        elif result.verdict != DOUBT:
-            self.streak[result.segment.id] = result
-        if not self.why and task.keep and result.verdict in (DOUBT, GONE):
-            return self.held.append((now, result))
+            self.budget.refused.add(result.segment.id)
+            row = result.segment._replace(refusals=result.segment.refusals + (task.keep and not self.why))
+            at_fault = row.refusals > CLOSINGS  # alone, time and again
+            result = result._replace(segment=row, verdict=DOUBT if at_fault else THROTTLED)
+        if result.verdict != THROTTLED and task.keep and not self.why:
+            self.held.append((now, result))
+            return
         if task.probe if self.why else result.verdict != FAILED:
             self.close(result, now)
-        if not task.keep:
-            return None
-        untold = task.probe and self.backlog.worked and not (self.backlog.known or self.backlog.ahead)
-        if untold or result.verdict == FAILED:  # untold: nothing is left that could tell it from weather
-            return self.backlog.conclude(result._replace(verdict=FAILED), self.name, now)
-        return self.backlog.give_back([result], now)
-
-    def count_refusal(self, result: Result, first: bool) -> Result:
-        """A row that alone is refused, time and again, may be at fault."""
-        self.refused.add(result.segment.id)
-        row = result.segment._replace(refusals=result.segment.refusals + first)
-        return result._replace(segment=row, verdict=DOUBT if row.refusals > CLOSINGS else THROTTLED)
+        if task.keep and task.probe and self.backlog.untold:
+            self.backlog.conclude(result._replace(verdict=FAILED), self.name, now)
+        elif task.keep:
+            self.backlog.give_back([result], now)
 
 
 class Pace:
@@ -2391,7 +2395,7 @@ class Pace:
 
     def remove(self, name: str, now: float) -> None:
         """A route is there no more."""
-        self.backlog.give_back([result for _, result in self.routes.pop(name).held], now)
+        self.backlog.give_back(self.routes.pop(name).release(), now)
 
     @property
     def over(self) -> bool:
@@ -2417,55 +2421,56 @@ class Pace:
         routes = [route for name, route in self.routes.items() if free is None or name in free]
         for route in sorted(routes, key=lambda route: (route.flying, route.last)):
             if not self.stop and route.due() <= now and (row := self.pick(route, now)):
-                known = self.backlog.known
-                return route.start(row, now, control=bool(known) and row is known[-1])
+                return route.start(row, now, control=row is self.backlog.control)
         return None
 
     def pick(self, route: Route, now: float) -> Segment | None:
         if route.why:
-            return self.pick_probe(route, route.why)
-        known, places = self.backlog.known, max(2, self.settings.num_processes // len(self.routes))
-        full = len(route.doubts) >= places or len(route.streak) >= (FEW if known else self.enough)
+            return self.pick_probe(route)
+        places, doubts = max(2, self.settings.num_processes // len(self.routes)), route.doubts
+        full = len(route.held) >= FEW if self.backlog.known else len(doubts) >= places or len(route.held) >= self.enough
         row = None if full else self.backlog.old(route.name, now) or self.backlog.new()
-        if row or route.flying or not (full or route.held):
+        if row or route.flying or not route.held:
             return row
-        return known[-1] if known else self.do_without(route, full, now)
+        return self.backlog.control or self.do_without(route, full, now)
 
-    def pick_probe(self, route: Route, why: Result) -> Segment | None:
-        """A new row, of which nothing bad is known, or in turn a known clip and a row that waits."""
-        new, known, waiting = self.backlog.ahead, self.backlog.known, self.backlog.waiting
-        if not new and self.backlog.find(route.name) is None:
+    def pick_probe(self, route: Route) -> Segment | None:
+        """In turn a row, best a new one, of which nothing bad is known, and a clip that is known to come."""
+        backlog = self.backlog
+        if not backlog.ahead and backlog.find(route.name) is None:
             return None
-        if known and (why.verdict == GONE or not new) and route.probes % 2 == 0:
-            return known[-1]
-        if not (new or known) and all(row.unproven for _, row in waiting) and self.closed:
-            self.stop = f'every row is gone ({why.words}), and there is no clip to compare with; try another time'
+        if backlog.known and route.probes % 2:
+            return backlog.control
+        if not (backlog.ahead or backlog.known) and all(row.unproven for _, row in backlog.waiting) and self.closed:
+            self.stop = f'every row is gone ({route.why.words}), and no clip is there to compare with; try another time'
             return None
-        row = self.backlog.new() or self.backlog.old(route.name)
+        row = backlog.new() or backlog.old(route.name)
         if row and row.nowhere and route.probes > 2:  # a route that may be dead is not waited for
             words = 'not shown in that of one route, and others do not answer'
-            return self.backlog.settle(Result(row, FAILED, 'country', words))
+            return backlog.settle(Result(row, FAILED, 'country', words))
         return row
 
     def do_without(self, route: Route, full: bool, now: float) -> None:
         """Too many failures, or nothing else is left, and no known clip to tell them from weather."""
-        doubts = route.doubts
+        doubts, (_, last) = route.doubts, route.held[-1]
         if len(doubts) > 1 and (full or not self.backlog.worked):  # it will not be each of these rows
             route.close(doubts[-1], now)
         elif full:
-            count, words = len(route.streak), list(route.streak.values())[-1].words
-            self.stop = f'{count} rows failed one after the other ({words}); update yt-dlp, check the settings'
+            count = len(route.held)
+            self.stop = f'{count} rows failed one after the other ({last.words}); update yt-dlp, check the settings'
         else:
-            held, route.held = route.held, []
-            for _, result in held:
+            for result in route.release():
                 self.backlog.conclude(result._replace(verdict=FAILED), route.name, now)
 
     def see(self, task: Task, result: Result, now: float) -> None:
         """Settle a row, hold what became of it until that is sure, or have it wait for another try."""
+        route = self.routes[task.route]
+        route.flying -= 1
         if result.verdict == STOP:
             self.stop = f'{result.words}; mend that'
-        self.backlog.see(task, result)
-        self.routes[task.route].see(task, result, now)
+        else:
+            self.backlog.see(task, result)
+            route.see(task, result, now)
 
     def give_back(self, task: Task, now: float) -> None:
         """A task comes back untried, for its node has left: nobody is charged."""
