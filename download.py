@@ -2497,20 +2497,15 @@ def weather(pace: Pace, now: float) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- pool
-
-
 ENDINGS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+PRELOAD = ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm', 'pebble']
+FRESH = 1000  # clips after which a process makes room for a fresh one
+tqdm.monitor_interval = 0  # no thread of its own, which would take the signals that we hold back
 
 
 @contextlib.contextmanager
 def no_interrupts() -> Iterator[None]:
-    """Hold what ends us back while processes start. They inherit the mask, and never print a traceback of their
-    own; the handlers are for our other threads, which have none."""
-    came = list[int]()
-    ours = threading.current_thread() is threading.main_thread()
-    former = {ending: signal.getsignal(ending) for ending in ENDINGS if ours and callable(signal.getsignal(ending))}
-    for ending in former:
-        signal.signal(ending, lambda ending, _: came.append(ending))
+    """Hold what ends us back; processes and threads that start meanwhile inherit that."""
     masks = hasattr(signal, 'pthread_sigmask')
     if masks:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
@@ -2519,10 +2514,6 @@ def no_interrupts() -> Iterator[None]:
     finally:
         if masks:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
-        for ending, handler in former.items():
-            signal.signal(ending, handler)
-    if came:
-        raise KeyboardInterrupt
 
 
 def processes_here() -> int:
@@ -2533,34 +2524,28 @@ def processes_here() -> int:
 
 def start_method() -> Any:
     """How processes are started: where the system can, as forks of one that begins to load yt-dlp now."""
-    if 'forkserver' not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context('spawn')
-    from multiprocessing import forkserver, resource_tracker
+    if 'forkserver' in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver, resource_tracker
 
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(
-        ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm', 'pebble']
-    )
-    resource_tracker.ensure_running()  # it would let interrupts in again
-    try:
-        with no_interrupts():
+        forkserver.set_forkserver_preload(PRELOAD)
+        resource_tracker.ensure_running()  # it would let interrupts in again
+        with contextlib.suppress(OSError), no_interrupts():  # the temp folder's name may be too long for a socket
             forkserver.ensure_running()
-    except OSError:  # the temp folder's name is too long for a socket
-        return multiprocessing.get_context('spawn')
-    return context
+            return multiprocessing.get_context('forkserver')
+    return multiprocessing.get_context('spawn')
 
 
 def check_files(processes: int) -> None:
     """Have room for the files that so many processes need, or say that there is none."""
-    with contextlib.suppress(ImportError):  # no such limit
+    with contextlib.suppress(ImportError):  # Windows has no such limit
         import resource
 
         needed, (soft, hard) = 40 + 8 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
-        room = hard if hard != resource.RLIM_INFINITY else needed
-        if soft != resource.RLIM_INFINITY and soft < needed <= room:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-        wrong = f'num_processes = {processes}: needs {needed} open files, {room} are allowed (ulimit -n)'
-        require(needed <= room or soft == resource.RLIM_INFINITY, wrong)
+        if soft == resource.RLIM_INFINITY or soft >= needed:
+            return
+        wrong = f'num_processes = {processes}: needs {needed} open files, {hard} are allowed (ulimit -n)'
+        require(hard == resource.RLIM_INFINITY or needed <= hard, wrong)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class Pool:
@@ -2572,21 +2557,13 @@ class Pool:
         self.settings, self.flying = settings, 0
         http_flags = find_ffmpeg(settings)
         settings.parts.mkdir(parents=True, exist_ok=True)
-        self.scratch = tempfile.TemporaryDirectory(
-            prefix=settings.run_prefix, dir=settings.temps, ignore_cleanup_errors=True
-        )
+        self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
         self.given, self.context = (settings, Path(self.scratch.name), http_flags), start_method()
-        try:
-            self.open()
-        except BaseException:  # a Ctrl-C that waited until the processes were started
-            self.close()
-            raise
+        self.pool = self.make()
 
-    def open(self) -> None:
-        with no_interrupts():
-            size, fresh = self.settings.num_processes, 1000  # clips, after which a process makes room for a fresh one
-            self.pool = pebble.ProcessPool(size, fresh, open_worker, self.given, self.context)
-            self.pool.schedule(os.getpid)  # so that they start now
+    def make(self) -> pebble.ProcessPool:
+        """Its processes start with the first task."""
+        return pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
 
     def look(self, pace: Pace, now: float) -> None:
         """What a cluster has to do now and then."""
@@ -2598,10 +2575,11 @@ class Pool:
     def submit(self, task: Task) -> concurrent.futures.Future:
         self.flying += 1
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
-        if not self.pool.active:  # a process died with the lock of all
-            self.end()
-            self.open()
-        return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+        with no_interrupts():
+            if not self.pool.active:  # one died with the lock of all
+                self.end()
+                self.pool = self.make()
+            return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""
@@ -2620,35 +2598,31 @@ class Pool:
     def end(self) -> None:
         """End all processes and their ffmpegs at once, also those that sleep."""
         self.pool.stop()
-        joining = threading.Thread(target=self.pool.join, daemon=True)
-        joining.start()
-        while joining.is_alive() or multiprocessing.active_children():
-            for process in multiprocessing.active_children():
-                with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
-                    os.killpg(process.pid, signal.SIGKILL)
-                process.kill()
-            joining.join(0.05)
+        for process in multiprocessing.active_children():
+            with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+        self.pool.join()
 
     def close(self) -> None:
-        self.end()
-        self.scratch.cleanup()
-        shutil.rmtree(self.settings.parts, ignore_errors=True)
-        with contextlib.suppress(OSError):  # other shards have theirs there
-            self.settings.parts.parent.rmdir()
+        with no_interrupts():
+            self.end()
+            self.scratch.cleanup()
+            shutil.rmtree(self.settings.parts, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other shards have theirs there
+                self.settings.parts.parent.rmdir()
 
 
 # ----------------------------------------------------------------------------------------------------------- cluster
-
-
 def connect() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one of this
-    machine alone."""
+    """Ray, connected to the cluster of RAY_ADDRESS, to the one that runs here, or to a new one of this machine."""
     import socket
 
     import ray
     import ray.util.scheduling_strategies
 
-    host, _, port = os.environ.get('RAY_ADDRESS', '').rpartition(':')
+    address = os.environ.get('RAY_ADDRESS', '')
+    host, _, port = address.rpartition(':')
     handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
     say('connecting to Ray ...')
     try:
@@ -2657,120 +2631,100 @@ def connect() -> Any:
         ray.init(logging_level='CRITICAL', log_to_driver=False)
         say(f'Ray: {len(ray.nodes())} nodes, coordinated by {ray.get_runtime_context().gcs_address}')
     except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise UsageError(
-            f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={os.environ.get("RAY_ADDRESS", "")})'
-        ) from None
+        raise UsageError(f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={address})') from None
     finally:
         for name, handler in handlers.items():
             signal.signal(name, handler)
     return ray
 
 
-class Fetcher:
-    """What works on a node of a cluster: a pool over a root of its own that passes away. Plain tuples come and go."""
+class RemoteFetcher:
+    """What works on a node, where this script need not be: a pool over a root of its own. Plain tuples come and go."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, source: str, settings: Settings) -> None:
         self.home = tempfile.TemporaryDirectory(prefix='audioset-', ignore_cleanup_errors=True)
         settings.root = self.home.name
-        open_root(settings)
-        open_routes(settings)
-        self.pool = Pool(settings)
-
-    def fetch(self, segment: tuple, cookies: str, *task: Any) -> tuple[tuple, bytes]:
-        """The fields of a result, and the bytes of its clip."""
-        self.pool.settings.cookies = cookies
-        asked = Task(Segment(*segment), *task)
-        result = self.pool.result(asked, self.pool.submit(asked))
-        content = Path(result.made).read_bytes() if result.made else b''
-        if result.made:
-            os.unlink(result.made)
-        return tuple(result._replace(segment=tuple(result.segment))), content
+        Path(settings.root, 'download.py').write_text(source, encoding='utf-8')
+        sys.path.insert(0, settings.root)
+        vars(sys.modules['__main__']).pop('__file__', None)  # Ray's, which each process would load
+        self.script = importlib.import_module('download')
+        self.script.open_root(settings)
+        self.script.open_routes(settings)
+        self.pool = self.script.Pool(settings)
 
     def places(self) -> int:
-        """How many clips it can have in flight."""
         return self.pool.settings.num_processes
+
+    def fetch(self, segment: tuple, cookies: str, *task: Any) -> tuple[tuple, bytes]:
+        """The fields of a result but for its segment, and the bytes of its clip."""
+        self.pool.settings.cookies = cookies
+        asked = self.script.Task(self.script.Segment(*segment), *task)
+        result = self.pool.result(asked, self.pool.submit(asked))
+        clip = Path(result.made).read_bytes() if result.made else b''
+        if result.made:
+            os.unlink(result.made)
+        return result[1:], clip
 
     def close(self) -> None:
         self.pool.close()
         self.home.cleanup()
 
 
-def remote_fetcher(ray: Any) -> Any:
-    """The class of a Fetcher on another node, where this script need not be."""
-
-    class RemoteFetcher:
-        def __init__(self, source: str, settings: Settings) -> None:
-            self.folder = tempfile.TemporaryDirectory(prefix='audioset-')
-            Path(self.folder.name, 'download.py').write_text(source, encoding='utf-8')
-            sys.path.insert(0, self.folder.name)
-            vars(sys.modules['__main__']).pop(
-                '__file__', None
-            )  # else each worker process would load Ray as its main module
-            self.fetcher = importlib.import_module('download').Fetcher(settings)
-
-        def call(self, name: str, *args: Any) -> Any:
-            return getattr(self.fetcher, name)(*args)
-
-    return ray.remote(num_cpus=1, max_concurrency=64)(RemoteFetcher)
-
-
 class Node:
     """What the driver knows of a node: its actor, if it has one, and how it fares."""
 
     actor: Any = None
-    ready: concurrent.futures.Future | None = None  # of the number of its places
-    places, failures, due = 0, 0, 0.0  # places for clips; times in a row that it was lost; when it may be started again
-    broken, alive = '', True  # why its actor died; as Ray says
+    ready: concurrent.futures.Future | None = None  # of the number of its places for clips
+    places, failures = 0, 0  # failures: times in a row that it was lost
+    broken = ''  # why its actor cannot go on
 
-    def __init__(self, id: str, name: str) -> None:
-        self.id, self.name = id, name
+    def __init__(self, id: str, address: str) -> None:
+        self.id, self.name = id, f'node {address} ({id[:4]})'
         self.tasks = dict[concurrent.futures.Future, float]()  # with the times of their starts
 
 
 class Cluster:
-    """The nodes of a Ray cluster. Each is a route, or as many as there are proxies; the tasks of one that is lost
-    go back."""
+    """The nodes of a Ray cluster, each a route, or one by each proxy; the tasks of one that is lost go back."""
 
     LOOK, ENOUGH = 5, 4  # s between looks for nodes; failures in a row
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.worked = settings, False
-        self.nodes, self.ways = dict[str, Node](), dict[str, tuple[Node, str]]()
+        self.settings, self.looked = settings, 0.0
+        self.nodes, self.ways = dict[str, Node](), dict[str, tuple[Node, str]]()  # ways: name -> node and its route
         self.given = argparse.Namespace(**{**vars(settings), 'cookie_path': 'cookies.txt', 'routes': {}})
         settings.num_processes = settings.num_processes or processes_here()  # nodes find out for themselves
         settings.parts.mkdir(parents=True, exist_ok=True)
-        self.ray, self.looked = connect(), 0.0
+        self.ray = connect()
 
     def look(self, pace: Pace, now: float) -> None:
-        """Find the nodes that are there; start those that are new, lose those that are gone or silent."""
+        """Use the nodes that are ready, lose those that cannot go on, and look for others now and then."""
+        if now - self.looked >= self.LOOK:
+            self.looked = now
+            self.find_nodes(now)
         for node in self.nodes.values():
             if node.ready and node.ready.done():
                 self.welcome(node, pace)
             if node.actor and node.broken:
-                self.lose(node, node.broken, pace)
-        if now - self.looked < self.LOOK:
-            return
-        self.looked, patience = now, 2 * self.settings.clip_timeout + 10  # s
-        found = [one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')]
+                self.lose(node, pace, now)
+
+    def find_nodes(self, now: float) -> None:
+        found = {one['NodeID']: one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')}
+        for id in found.keys() - self.nodes.keys():
+            self.nodes[id] = Node(id, found[id]['NodeManagerAddress'])
+        patience = 2 * self.settings.clip_timeout + 10  # s
         for node in self.nodes.values():
-            node.alive = node.id in [one['NodeID'] for one in found]
-        for one in found:
-            node = self.nodes.setdefault(
-                one['NodeID'], Node(one['NodeID'], f'node {one["NodeManagerAddress"]} ({one["NodeID"][:4]})')
-            )
-            if not node.actor and node.failures < self.ENOUGH and now >= node.due:
+            if node.id not in found:
+                node.broken, node.failures = 'it has left', self.ENOUGH
+            elif now - min(node.tasks.values(), default=now) > patience:
+                node.broken = f'silent for {patience:.0f} s'
+            elif not node.actor and node.failures < self.ENOUGH:
                 self.start(node)
-        for node in self.nodes.values():
-            if node.actor and now - min(node.tasks.values(), default=now) > patience:
-                self.lose(node, f'silent for {patience:.0f} s', pace)
-            elif node.actor and not node.alive:
-                self.lose(node, 'it has left', pace)
 
     def start(self, node: Node) -> None:
-        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
-        source = Path(__file__).read_text(encoding='utf-8')
-        node.actor = remote_fetcher(self.ray).options(scheduling_strategy=strategy).remote(source, self.given)
-        node.ready = node.actor.call.remote('places').future()
+        there = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
+        remote = self.ray.remote(num_cpus=1, max_concurrency=64, scheduling_strategy=there)(RemoteFetcher)
+        node.actor = remote.remote(Path(__file__).read_text(encoding='utf-8'), self.given)
+        node.ready, node.broken = node.actor.places.remote().future(), ''
 
     def welcome(self, node: Node, pace: Pace) -> None:
         """A node is ready, or will not be."""
@@ -2778,29 +2732,25 @@ class Cluster:
         try:
             node.places = ready.result()
         except self.ray.exceptions.RayError as error:
-            return self.lose(node, error, pace)
+            node.broken = str(error)
+            return
         say(f'{node.name}: ready, {node.places} places')
-        for name in self.settings.routes:
-            way = node.name if len(self.settings.routes) == 1 else f'{node.name} by {name}'
-            self.ways[way] = node, name
+        for route in self.settings.routes:
+            way = node.name if len(self.settings.routes) == 1 else f'{node.name} by {route}'
+            self.ways[way] = node, route
             pace.add(way)
-        return None
 
-    def lose(self, node: Node, why: object, pace: Pace) -> None:
-        """A node is gone, or cannot go on. It is tried again after growing pauses, unless the whole cluster never
-        brought a clip."""
-        words = textwrap.shorten(str(why).strip().rpartition('\n')[2], 120)
+    def lose(self, node: Node, pace: Pace, now: float) -> None:
+        """A node is gone, or cannot go on; it is started again unless that failed too often."""
+        words = textwrap.shorten(node.broken.strip().rpartition('\n')[2], 120)
         say(f'{node.name}: lost ({words}), {len(node.tasks)} rows come back')
-        node.failures = node.failures + 1 if self.worked or 'creation task' not in str(why) else self.ENOUGH
-        node.due = time.time() + self.LOOK * 2**node.failures
-        node.tasks.clear()
         self.ray.kill(node.actor)
-        node.actor, node.ready, node.broken = None, None, ''
-        for way in [way for way, (of, _) in self.ways.items() if of is node]:
-            if way in pace.routes:
-                pace.remove(way, time.time())
-        there = [other for other in self.nodes.values() if other.alive]
-        if all(other.failures >= self.ENOUGH and not other.actor for other in there):
+        node.actor, node.ready, node.failures = None, None, node.failures + 1
+        node.tasks.clear()
+        for way, (of, _) in self.ways.items():
+            if of is node and way in pace.routes:
+                pace.remove(way, now)
+        if all(other.failures >= self.ENOUGH and not other.actor for other in self.nodes.values()):
             pace.stop = f'no node can go on ({words})'
 
     def free(self) -> Collection[str]:
@@ -2810,32 +2760,28 @@ class Cluster:
     def submit(self, task: Task) -> concurrent.futures.Future:
         node, route = self.ways[task.route]
         asked = task._replace(route=route)
-        future = node.actor.call.remote('fetch', tuple(task.segment), self.settings.cookies, *asked[1:]).future()
+        future = node.actor.fetch.remote(tuple(task.segment), self.settings.cookies, *asked[1:]).future()
         node.tasks[future] = task.at
         return future
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task, its clip on our disk; None if its node was lost."""
         node, _ = self.ways[task.route]
-        ours = node.tasks.pop(future, None) is not None  # not of an actor that was lost before
+        ours = node.tasks.pop(future, None)  # not of an actor that was lost before
         try:
-            (segment, *fields), clip = future.result()
+            fields, clip = future.result()
         except self.ray.exceptions.RayError as error:
             node.broken = str(error) if ours else node.broken
             return None
-        result = Result(Segment(*segment), *fields)
-        self.worked, node.failures = self.worked or result.verdict == DONE, 0
+        node.failures = 0
         if not clip:
-            return result
-        made = self.settings.parts / f'{result.segment.id}.{self.settings.ext}'
-        with open(made, 'wb') as out:
-            out.write(clip)
-            out.flush()
-            os.fsync(out.fileno())
-        return result._replace(made=str(made))
+            return Result(task.segment, *fields)
+        made = self.settings.parts / f'{task.segment.id}.{self.settings.ext}'
+        made.write_bytes(clip)
+        return Result(task.segment, *fields)._replace(made=str(bring(made, self.settings.parts)))
 
     def close(self) -> None:
-        closing = [node.actor.call.remote('close') for node in self.nodes.values() if node.actor]
+        closing = [node.actor.close.remote() for node in self.nodes.values() if node.actor]
         if closing:
             self.ray.wait(closing, num_returns=len(closing), timeout=3)
         self.ray.shutdown()
@@ -2904,7 +2850,7 @@ class Progress:
         self.examples: dict[str, str] = {}
         self.spoke, self.followed, self.terminal = time.monotonic(), 0.0, sys.stderr.isatty()  # s
         shape = {'dynamic_ncols': True} if self.terminal else {'bar_format': PLAIN, 'file': open(os.devnull, 'w')}  # noqa: SIM115
-        self.bar = tqdm(total=self.total, unit='clip', **shape)
+        self.bar = tqdm(total=self.total, unit='clip', miniters=1, **shape)
 
     def look(self) -> None:
         """Ask the ledger, once all lists are read: how many rows there are, and what is settled since before this
