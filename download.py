@@ -2203,7 +2203,7 @@ Settle = Callable[[Result], None]
 class Backlog:
     """The rows that wait for their turn, new ones and those that come back, and clips that are known to come."""
 
-    def __init__(self, settings: Settings, routes: Collection[str], rows: Iterable[Segment], settle: Settle) -> None:
+    def __init__(self, settings: Settings, routes: Mapping[str, Any], rows: Iterable[Segment], settle: Settle) -> None:
         self.settings, self.routes, self.rows, self.settle = settings, routes, iter(rows), settle
         self.ahead = next(self.rows, None)  # the next new one
         self.waiting: list[tuple[float, Segment]] = []  # sorted by when they are due
@@ -2216,10 +2216,8 @@ class Backlog:
 
     def find(self, route: str) -> int | None:
         """The place of the first row that this route may ask for: it has not yet, or all have."""
-        for n, (_, row) in enumerate(self.waiting):
-            if route not in row.nowhere or row.nowhere >= set(self.routes):
-                return n
-        return None
+        may = (route not in row.nowhere or row.nowhere >= self.routes.keys() for _, row in self.waiting)
+        return next((n for n, allowed in enumerate(may) if allowed), None)
 
     @property
     def control(self) -> Segment | None:
@@ -2273,6 +2271,7 @@ class Route:
 
     def __init__(self, name: str, settings: Settings, backlog: Backlog, learned: Learned | None) -> None:
         self.name, self.settings, self.backlog = name, settings, backlog
+        self.label = '' if name == 'direct' else f'{name}: '
         self.budget = Budget(settings.per_hour, learned)
         self.flying, self.last = 0, 0.0  # rows in flight; when the last one started
         self.why: Result | None = None  # what closed it
@@ -2282,11 +2281,8 @@ class Route:
         self.held: list[tuple[float, Result]] = []  # failures, and gone rows without proof, with the time
 
     @property
-    def doubts(self) -> list[Result]:
-        return [result for _, result in self.held if result.verdict == DOUBT]
-
-    def say(self, words: str) -> None:
-        say(words if self.name == 'direct' else f'{self.name}: {words}')
+    def in_doubt(self) -> bool:
+        return bool(self.held) and self.held[-1][1].verdict == DOUBT
 
     def due(self) -> float:
         """When a row may start; inf: not before the one in flight is back."""
@@ -2311,9 +2307,9 @@ class Route:
             self.since, self.probes = now, 0
         if not self.why or result.reason != self.why.reason:
             refused = result.verdict == THROTTLED
+            what, remedy = ('YouTube refuses us', f'; {REMEDY}') if refused else ('every row fails', '')
             words = textwrap.shorten(result.words, 140, placeholder=' …')
-            words = f'({words}); one row tries again at {clock(self.until, now)}'
-            self.say(f'YouTube refuses us {words}; {REMEDY}' if refused else f'every row fails {words}')
+            say(f'{self.label}{what} ({words}); one row tries again at {clock(self.until, now)}{remedy}')
         self.why = result
         self.backlog.give_back(self.release(), now)
 
@@ -2322,7 +2318,8 @@ class Route:
             self.miss(2)  # the probe asked in full
         self.budget.learn(self.since, now)
         rate = self.budget.rate(now)
-        self.say(f'YouTube answers again{f"; from now on {rate:.0f} rows an hour" if rate < math.inf else ""}')
+        pace = f'; from now on {rate:.0f} rows an hour' if rate < math.inf else ''
+        say(f'{self.label}YouTube answers again{pace}')
         self.why, self.pause, self.since, self.budget.next = None, 0, now, now
 
     def miss(self, weight: int) -> None:
@@ -2330,7 +2327,8 @@ class Route:
         self.misses += weight
         if self.cheap and self.misses >= MISSES:
             self.cheap = False
-            self.say('the cheap request keeps failing where the full extraction succeeds: going on with the full one')
+            words = 'the cheap request keeps failing where the full extraction succeeds: going on with the full one'
+            say(f'{self.label}{words}')
 
     def see(self, task: Task, result: Result, now: float) -> None:
         """Settle what is sure by now, hold what is not, and give back what is not the rows' own."""
@@ -2398,6 +2396,11 @@ class Pace:
         self.backlog.give_back(self.routes.pop(name).release(), now)
 
     @property
+    def places(self) -> int:
+        """Rows in flight on each route, about."""
+        return max(2, self.settings.num_processes // len(self.routes))
+
+    @property
     def over(self) -> bool:
         routes = self.routes.values()
         left = self.backlog.ahead or self.backlog.waiting or any(route.held for route in routes)
@@ -2427,8 +2430,7 @@ class Pace:
     def pick(self, route: Route, now: float) -> Segment | None:
         if route.why:
             return self.pick_probe(route)
-        places, doubts = max(2, self.settings.num_processes // len(self.routes)), route.doubts
-        full = len(route.held) >= FEW if self.backlog.known else len(doubts) >= places or len(route.held) >= self.enough
+        full = len(route.held) >= (FEW if self.backlog.known else self.places if route.in_doubt else self.enough)
         row = None if full else self.backlog.old(route.name, now) or self.backlog.new()
         if row or route.flying or not route.held:
             return row
@@ -2452,12 +2454,12 @@ class Pace:
 
     def do_without(self, route: Route, full: bool, now: float) -> None:
         """Too many failures, or nothing else is left, and no known clip to tell them from weather."""
-        doubts, (_, last) = route.doubts, route.held[-1]
-        if len(doubts) > 1 and (full or not self.backlog.worked):  # it will not be each of these rows
-            route.close(doubts[-1], now)
+        _, last = route.held[-1]
+        if route.in_doubt and len(route.held) > 1 and (full or not self.backlog.worked):  # it is not each of these rows
+            route.close(last, now)
         elif full:
-            count = len(route.held)
-            self.stop = f'{count} rows failed one after the other ({last.words}); update yt-dlp, check the settings'
+            words = f'{len(route.held)} rows failed one after the other ({last.words})'
+            self.stop = f'{words}; update yt-dlp, check the settings'
         else:
             for result in route.release():
                 self.backlog.conclude(result._replace(verdict=FAILED), route.name, now)
