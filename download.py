@@ -2219,16 +2219,6 @@ class Backlog:
         may = (route not in row.nowhere or row.nowhere >= self.routes.keys() for _, row in self.waiting)
         return next((n for n, allowed in enumerate(may) if allowed), None)
 
-    @property
-    def control(self) -> Segment | None:
-        """The known clip to ask for next."""
-        return self.known[-1] if self.known else None
-
-    @property
-    def untold(self) -> bool:
-        """Nothing is left that could tell a row's own failure from weather."""
-        return self.worked and not (self.known or self.ahead)
-
     def old(self, route: str, now: float = math.inf) -> Segment | None:
         n = self.find(route)
         return self.waiting.pop(n)[1] if n is not None and self.waiting[n][0] <= now else None
@@ -2279,10 +2269,6 @@ class Route:
         self.probes = 0  # since it closed
         self.cheap, self.misses = True, 0  # misses: what only the full extraction brought, since a cheap request did
         self.held: list[tuple[float, Result]] = []  # failures, and gone rows without proof, with the time
-
-    @property
-    def in_doubt(self) -> bool:
-        return bool(self.held) and self.held[-1][1].verdict == DOUBT
 
     def due(self) -> float:
         """When a row may start; inf: not before the one in flight is back."""
@@ -2338,8 +2324,7 @@ class Route:
                 self.open(now)
         if result.verdict == DONE:
             self.prove(task, result, now)
-        sure = (result.verdict in ANSWERS and result.reason not in SUSPECT) or result.reason == DIED
-        if not sure:
+        if result.reason != DIED and (result.verdict not in ANSWERS or result.reason in SUSPECT):
             self.doubt(task, result, now)
         elif task.keep:
             self.backlog.conclude(result, self.name, now)
@@ -2368,7 +2353,8 @@ class Route:
             return
         if task.probe if self.why else result.verdict != FAILED:
             self.close(result, now)
-        if task.keep and task.probe and self.backlog.untold:
+        untold = task.probe and self.backlog.worked and not (self.backlog.known or self.backlog.ahead)
+        if task.keep and untold:  # nothing is left that could tell its own failure from weather
             self.backlog.conclude(result._replace(verdict=FAILED), self.name, now)
         elif task.keep:
             self.backlog.give_back([result], now)
@@ -2396,11 +2382,6 @@ class Pace:
         self.backlog.give_back(self.routes.pop(name).release(), now)
 
     @property
-    def places(self) -> int:
-        """Rows in flight on each route, about."""
-        return max(2, self.settings.num_processes // len(self.routes))
-
-    @property
     def over(self) -> bool:
         routes = self.routes.values()
         left = self.backlog.ahead or self.backlog.waiting or any(route.held for route in routes)
@@ -2424,17 +2405,32 @@ class Pace:
         routes = [route for name, route in self.routes.items() if free is None or name in free]
         for route in sorted(routes, key=lambda route: (route.flying, route.last)):
             if not self.stop and route.due() <= now and (row := self.pick(route, now)):
-                return route.start(row, now, control=row is self.backlog.control)
+                return route.start(row, now, control=any(row is known for known in self.backlog.known))
         return None
 
     def pick(self, route: Route, now: float) -> Segment | None:
+        """A row; where too many fail or nothing else is left, a known clip, to tell failures from weather."""
         if route.why:
             return self.pick_probe(route)
-        full = len(route.held) >= (FEW if self.backlog.known else self.places if route.in_doubt else self.enough)
-        row = None if full else self.backlog.old(route.name, now) or self.backlog.new()
-        if row or route.flying or not route.held:
+        backlog, held = self.backlog, route.held
+        last = held[-1][1] if held else None
+        places = max(2, self.settings.num_processes // len(self.routes))
+        doubtful = last and last.verdict == DOUBT
+        full = len(held) >= (FEW if backlog.known else places if doubtful else self.enough)
+        row = None if full else backlog.old(route.name, now) or backlog.new()
+        if row or route.flying or not last:
             return row
-        return self.backlog.control or self.do_without(route, full, now)
+        if backlog.known:
+            return backlog.known[-1]
+        if doubtful and len(held) > 1 and (full or not backlog.worked):  # it will not be each of these rows
+            route.close(last, now)
+        elif full:
+            words = f'{len(held)} rows failed one after the other ({last.words})'
+            self.stop = f'{words}; update yt-dlp, check the settings'
+        else:
+            for result in route.release():
+                backlog.conclude(result._replace(verdict=FAILED), route.name, now)
+        return None
 
     def pick_probe(self, route: Route) -> Segment | None:
         """In turn a row, best a new one, of which nothing bad is known, and a clip that is known to come."""
@@ -2442,9 +2438,10 @@ class Pace:
         if not backlog.ahead and backlog.find(route.name) is None:
             return None
         if backlog.known and route.probes % 2:
-            return backlog.control
+            return backlog.known[-1]
         if not (backlog.ahead or backlog.known) and all(row.unproven for _, row in backlog.waiting) and self.closed:
-            self.stop = f'every row is gone ({route.why.words}), and no clip is there to compare with; try another time'
+            words = f'every row is gone ({route.why.words}), and there is no clip to compare with'
+            self.stop = f'{words}; try another time'
             return None
         row = backlog.new() or backlog.old(route.name)
         if row and row.nowhere and route.probes > 2:  # a route that may be dead is not waited for
@@ -2452,34 +2449,19 @@ class Pace:
             return backlog.settle(Result(row, FAILED, 'country', words))
         return row
 
-    def do_without(self, route: Route, full: bool, now: float) -> None:
-        """Too many failures, or nothing else is left, and no known clip to tell them from weather."""
-        _, last = route.held[-1]
-        if route.in_doubt and len(route.held) > 1 and (full or not self.backlog.worked):  # it is not each of these rows
-            route.close(last, now)
-        elif full:
-            words = f'{len(route.held)} rows failed one after the other ({last.words})'
-            self.stop = f'{words}; update yt-dlp, check the settings'
-        else:
-            for result in route.release():
-                self.backlog.conclude(result._replace(verdict=FAILED), route.name, now)
-
-    def see(self, task: Task, result: Result, now: float) -> None:
-        """Settle a row, hold what became of it until that is sure, or have it wait for another try."""
-        route = self.routes[task.route]
-        route.flying -= 1
-        if result.verdict == STOP:
+    def see(self, task: Task, result: Result | None, now: float) -> None:
+        """Learn what became of a task. None: nobody has tried it, or its node has left."""
+        route = self.routes.get(task.route)
+        if route:
+            route.flying = max(0, route.flying - 1)
+        if not route or not result:
+            if task.keep:
+                self.backlog.wait(task.segment, now)
+        elif result.verdict == STOP:
             self.stop = f'{result.words}; mend that'
         else:
             self.backlog.see(task, result)
             route.see(task, result, now)
-
-    def give_back(self, task: Task, now: float) -> None:
-        """A task comes back untried, for its node has left: nobody is charged."""
-        if task.route in self.routes:
-            self.routes[task.route].flying = max(0, self.routes[task.route].flying - 1)
-        if task.keep:
-            self.backlog.wait(task.segment, now)
 
     def knock(self, now: float) -> None:
         """Have every closed route tried at once: something has changed."""
@@ -2823,13 +2805,7 @@ def fetch_all(settings: Settings, pace: Pace, pool: Pool | Cluster, tick: Callab
             time.sleep(0.05)
         for future in done:
             task = flying.pop(future)
-            result = pool.result(task, future)
-            if result and task.route in pace.routes:
-                pace.see(task, result, time.time())
-            elif result and result.verdict == DONE and task.keep:  # of a node that has left since
-                pace.backlog.settle(result)
-            else:
-                pace.give_back(task, time.time())
+            pace.see(task, pool.result(task, future), time.time())
         tick(weather(pace, time.time()))
     return pace.stop
 
