@@ -2223,6 +2223,18 @@ class Backlog:
         n = self.find(route)
         return self.waiting.pop(n)[1] if n is not None and self.waiting[n][0] <= now else None
 
+    def probe(self, route: str, nth: int) -> Segment | None:
+        """To try a closed route: in turn a row, best a new one, of which nothing bad is known, and a known clip."""
+        if not self.ahead and self.find(route) is None:
+            return None
+        if self.known and nth % 2:
+            return self.known[-1]
+        row = self.new() or self.old(route)
+        if row and row.nowhere and nth > 2:  # a route that may be dead is not waited for
+            words = 'not shown in that of one route, and others do not answer'
+            return self.settle(Result(row, FAILED, 'country', words))
+        return row
+
     def wait(self, row: Segment, due: float) -> None:
         bisect.insort(self.waiting, (due, row), key=lambda waiting: waiting[0])
 
@@ -2313,8 +2325,7 @@ class Route:
         self.misses += weight
         if self.cheap and self.misses >= MISSES:
             self.cheap = False
-            words = 'the cheap request keeps failing where the full extraction succeeds: going on with the full one'
-            say(f'{self.label}{words}')
+            say(f'{self.label}the cheap request keeps failing where the full one succeeds: going on with the full one')
 
     def see(self, task: Task, result: Result, now: float) -> None:
         """Settle what is sure by now, hold what is not, and give back what is not the rows' own."""
@@ -2361,11 +2372,10 @@ class Route:
 
 
 class Pace:
-    """What starts next and what comes of it."""
+    """What starts next and what comes of it. `known`: clips that are there already; `learned`: by an earlier run."""
 
     def __init__(self, settings: Settings, routes: Iterable[str], rows: Iterable[Segment], settle: Settle,
                  known: Iterable[Segment] = (), learned: Mapping[str, Learned] | None = None) -> None:  # fmt: skip
-        """Rows are new ones; known: clips that are there already; learned: by route, of an earlier run."""
         self.settings, self.former, self.routes = settings, learned or {}, dict[str, Route]()
         self.backlog = Backlog(settings, self.routes, rows, settle)
         self.backlog.known.extend(known)
@@ -2378,7 +2388,6 @@ class Pace:
         self.routes[name] = Route(name, self.settings, self.backlog, self.former.get(name))
 
     def remove(self, name: str, now: float) -> None:
-        """A route is there no more."""
         self.backlog.give_back(self.routes.pop(name).release(), now)
 
     @property
@@ -2388,20 +2397,24 @@ class Pace:
         return bool(self.stop or not left) and not any(route.flying for route in routes)
 
     @property
-    def closed(self) -> bool:
-        return bool(self.routes) and all(route.why for route in self.routes.values())
-
-    @property
     def learned(self) -> dict[str, Learned]:
         """What the routes have learned, for the ledger."""
         return {name: route.budget.learned for name, route in self.routes.items() if route.budget.learned}
 
+    def give_up(self, now: float) -> None:
+        """End the run where every route is closed, and has been for long or will tell nothing."""
+        last, backlog = max(self.routes.values(), key=lambda route: route.since), self.backlog
+        if 0 < self.settings.give_up_after <= (silence := now - last.since):
+            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({last.why.words})'
+        untold = backlog.waiting and not (backlog.ahead or backlog.known or any(r.flying for r in self.routes.values()))
+        if untold and all(row.unproven for _, row in backlog.waiting):
+            words = f'every row is gone ({last.why.words}), and there is no clip to compare with'
+            self.stop = self.stop or f'{words}; try another time'
+
     def next(self, now: float, free: Collection[str] | None = None) -> Task | None:
         """The task to start now, if any, on the least busy of the routes that have a free place."""
-        if self.settings.give_up_after and self.closed:
-            last = max(self.routes.values(), key=lambda route: route.since)
-            if now - last.since >= self.settings.give_up_after:
-                self.stop = self.stop or f'nothing came through for {now - last.since:.0f} s ({last.why.words})'
+        if self.routes and all(route.why for route in self.routes.values()):
+            self.give_up(now)
         routes = [route for name, route in self.routes.items() if free is None or name in free]
         for route in sorted(routes, key=lambda route: (route.flying, route.last)):
             if not self.stop and route.due() <= now and (row := self.pick(route, now)):
@@ -2411,7 +2424,7 @@ class Pace:
     def pick(self, route: Route, now: float) -> Segment | None:
         """A row; where too many fail or nothing else is left, a known clip, to tell failures from weather."""
         if route.why:
-            return self.pick_probe(route)
+            return self.backlog.probe(route.name, route.probes)
         backlog, held = self.backlog, route.held
         last = held[-1][1] if held else None
         places = max(2, self.settings.num_processes // len(self.routes))
@@ -2431,23 +2444,6 @@ class Pace:
             for result in route.release():
                 backlog.conclude(result._replace(verdict=FAILED), route.name, now)
         return None
-
-    def pick_probe(self, route: Route) -> Segment | None:
-        """In turn a row, best a new one, of which nothing bad is known, and a clip that is known to come."""
-        backlog = self.backlog
-        if not backlog.ahead and backlog.find(route.name) is None:
-            return None
-        if backlog.known and route.probes % 2:
-            return backlog.known[-1]
-        if not (backlog.ahead or backlog.known) and all(row.unproven for _, row in backlog.waiting) and self.closed:
-            words = f'every row is gone ({route.why.words}), and there is no clip to compare with'
-            self.stop = f'{words}; try another time'
-            return None
-        row = backlog.new() or backlog.old(route.name)
-        if row and row.nowhere and route.probes > 2:  # a route that may be dead is not waited for
-            words = 'not shown in that of one route, and others do not answer'
-            return backlog.settle(Result(row, FAILED, 'country', words))
-        return row
 
     def see(self, task: Task, result: Result | None, now: float) -> None:
         """Learn what became of a task. None: nobody has tried it, or its node has left."""
@@ -2711,7 +2707,6 @@ class Cluster:
         node.ready, node.broken = node.actor.places.remote().future(), ''
 
     def welcome(self, node: Node, pace: Pace) -> None:
-        """A node is ready, or will not be."""
         ready, node.ready = node.ready, None
         try:
             node.places = ready.result()
@@ -2738,7 +2733,6 @@ class Cluster:
             pace.stop = f'no node can go on ({words})'
 
     def free(self) -> Collection[str]:
-        """The routes by which a task may start now."""
         return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
 
     def submit(self, task: Task) -> concurrent.futures.Future:
@@ -2757,12 +2751,12 @@ class Cluster:
         except self.ray.exceptions.RayError as error:
             node.broken = str(error) if ours else node.broken
             return None
-        node.failures = 0
+        node.failures, result = 0, Result(task.segment, *fields)
         if not clip:
-            return Result(task.segment, *fields)
+            return result
         made = self.settings.parts / f'{task.segment.id}.{self.settings.ext}'
         made.write_bytes(clip)
-        return Result(task.segment, *fields)._replace(made=str(bring(made, self.settings.parts)))
+        return result._replace(made=str(bring(made, self.settings.parts)))
 
     def close(self) -> None:
         closing = [node.actor.close.remote() for node in self.nodes.values() if node.actor]
