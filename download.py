@@ -2578,11 +2578,14 @@ class Pool:
     def end(self) -> None:
         """End all processes and their ffmpegs at once, also those that sleep."""
         self.pool.stop()
-        for process in multiprocessing.active_children():
-            with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-        self.pool.join()
+        joining = threading.Thread(target=self.pool.join, daemon=True)
+        joining.start()
+        while joining.is_alive() or multiprocessing.active_children():  # until it starts no others
+            for process in multiprocessing.active_children():
+                with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.kill()
+            joining.join(0.05)
 
     def close(self) -> None:
         with no_interrupts():
