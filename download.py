@@ -2275,10 +2275,9 @@ class Route:
         self.name, self.settings, self.backlog = name, settings, backlog
         self.label = '' if name == 'direct' else f'{name}: '
         self.budget = Budget(settings.per_hour, learned)
-        self.flying, self.last = 0, 0.0  # rows in flight; when the last one started
+        self.flying, self.last, self.probes = 0, 0.0, 0  # rows in flight; when one started last; probes since it closed
         self.why: Result | None = None  # what closed it
         self.since, self.until, self.pause = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
-        self.probes = 0  # since it closed
         self.cheap, self.misses = True, 0  # misses: what only the full extraction brought, since a cheap request did
         self.held: list[tuple[float, Result]] = []  # failures, and gone rows without proof, with the time
 
@@ -2740,8 +2739,8 @@ class Cluster:
 
     def submit(self, task: Task) -> concurrent.futures.Future:
         node, route = self.ways[task.route]
-        asked = task._replace(route=route)
-        future = node.actor.fetch.remote(tuple(task.segment), self.settings.cookies, *asked[1:]).future()
+        segment, *how = task._replace(route=route)
+        future = node.actor.fetch.remote(tuple(segment), self.settings.cookies, *how).future()
         node.tasks[future] = task.at
         return future
 
@@ -2762,8 +2761,7 @@ class Cluster:
         return result._replace(made=str(bring(made, self.settings.parts)))
 
     def close(self) -> None:
-        closing = [node.actor.close.remote() for node in self.nodes.values() if node.actor]
-        if closing:
+        if closing := [node.actor.close.remote() for node in self.nodes.values() if node.actor]:
             self.ray.wait(closing, num_returns=len(closing), timeout=3)
         self.ray.shutdown()
         shutil.rmtree(self.settings.parts, ignore_errors=True)
