@@ -2232,7 +2232,8 @@ class Backlog:
         row = self.new() or self.old(route)
         if row and row.nowhere and nth > 2:  # a route that may be dead is not waited for
             words = 'not shown in that of one route, and others do not answer'
-            return self.settle(Result(row, FAILED, 'country', words))
+            self.settle(Result(row, FAILED, 'country', words))
+            return None
         return row
 
     def wait(self, row: Segment, due: float) -> None:
