@@ -1706,41 +1706,34 @@ def fetch(task: Task) -> Result:
 
 
 # ------------------------------------------------------------------------------------------------------------- pace
-def clock(at: float, now: float) -> str:
-    """A time of day, with the date if it is another day's."""
-    day = '' if time.localtime(at)[:3] == time.localtime(now)[:3] else '%Y-%m-%d '
-    return time.strftime(f'{day}%H:%M:%S', time.localtime(at))
-
-
 HOUR = 3600  # s
 RATE_LIMIT = 1800  # s of the first pause where YouTube speaks of a rate limit, which lasts up to an hour
 SHARE = 0.9  # of what came through before a refusal: what a route keeps to after it
-LEAST = 100  # rows per hour that it keeps to at least; fewer than these in an hour tell nothing of its limit
+LEAST = 100  # rows an hour that it keeps to at least; fewer than these in an hour tell nothing of its limit
 BACK = 0.3  # days in which it makes half the way back to the rate that was refused
 DAILY = 0.005  # by how much it grows in a day on top of that, in two days by four times as much
 SUSPECT = ('unavailable', 'drm')  # reasons of gone rows that may be an answer to everything that a route asks
 FEW = 4  # of such answers or failures in a row, without a clip between them, until a known clip is asked
 ELSEWHERE = 3  # routes that have to say "not in your country", if there are as many
 CLOSINGS = 4  # refusals that a row was the first to meet; with the next one it may be the row
+MISSES = 5  # in a row until the cheap request is given up
 
 
-Settle = Callable[[Result], None]
-
-
-def give_back(result: Result) -> Segment:
-    """The row of a result that is not held against it."""
-    return result.segment._replace(unproven=result.verdict == GONE)
+def clock(at: float, now: float) -> str:
+    """A time of day, with the date if it is another day's."""
+    today = time.localtime(at)[:3] == time.localtime(now)[:3]
+    return time.strftime('%H:%M:%S' if today else '%Y-%m-%d %H:%M:%S', time.localtime(at))
 
 
 class Learned(NamedTuple):
     """What a route has learned of YouTube's limit."""
 
-    budget: float  # rows per hour that it kept to at first
-    refused: float  # rows per hour that were too many
+    budget: float  # rows an hour that it kept to at first
+    refused: float  # rows an hour that were too many
     at: float  # when that was
 
     def rate(self, now: float) -> float:
-        """Segments per hour by now: back to what was refused within hours, beyond it within days."""
+        """Rows an hour by now: back to what was refused within hours, beyond it within days."""
         days = max(0, now - self.at) / DAY
         return self.refused * (1 + DAILY * days**2) - (self.refused - self.budget) * 0.5 ** (days / BACK)
 
@@ -1749,16 +1742,16 @@ class Budget:
     """When the next row may start on a route: at once, but evenly spread after YouTube has refused."""
 
     def __init__(self, per_hour: int | None, learned: Learned | None) -> None:
-        self.per_hour, self.learned = per_hour, learned  # per_hour: the user's own ceiling
+        self.per_hour, self.learned, self.next = per_hour, learned, 0.0  # per_hour: the user's own ceiling
         self.starts = deque[float](maxlen=per_hour or 0)
         self.passes = deque[float]()  # when the rows of the last hour started that YouTube answered
-        self.next = 0.0
+        self.refused = set[str]()  # rows that were, since it learned
 
     def due(self) -> float:
         return max(self.next, self.starts[0] + HOUR if len(self.starts) == self.per_hour else 0)
 
     def rate(self, now: float) -> float:
-        """Segments per hour; inf: as many as it takes."""
+        """Rows an hour; inf: as many as it takes."""
         return min(self.per_hour or math.inf, self.learned.rate(now) if self.learned else math.inf)
 
     def start(self, now: float) -> None:
@@ -1773,8 +1766,10 @@ class Budget:
             self.passes.popleft()
 
     def learn(self, refused: float, now: float) -> None:
-        """Keep below what came through in the hour before the refusal, or in less if YouTube answers sooner."""
-        if not self.passes:
+        """Keep below what came through in the hour before the refusal, or in less if YouTube answers sooner. A
+        refusal of one row alone teaches nothing: it may have been the row."""
+        rows, self.refused = self.refused, set()
+        if len(rows) < 2 or not self.passes:
             return
         count, first = len(self.passes), self.passes[0]
         granted = count * HOUR / min(HOUR, max(1, now - first))
@@ -1784,27 +1779,90 @@ class Budget:
         self.learned = Learned(budget, max(budget, too_many), now)
 
 
-class Gate:
-    """Whether a route is open, and when the next row may start on it."""
+Settle = Callable[[Result], None]
 
-    def __init__(self, name: str, settings: Settings, learned: Learned | None = None) -> None:
-        self.name, self.settings, self.budget = name, settings, Budget(settings.per_hour, learned)
-        self.flying, self.last = 0, 0.0  # rows in flight; when the last one started
+
+class Backlog:
+    """The rows that wait for their turn, new ones and those that come back, and clips that are known to come."""
+
+    def __init__(self, settings: Settings, routes: Mapping[str, Any], rows: Iterable[Segment], settle: Settle) -> None:
+        self.settings, self.routes, self.rows, self.settle = settings, routes, iter(rows), settle
+        self.ahead = next(self.rows, None)  # the next new one
+        self.waiting: list[tuple[float, Segment]] = []  # sorted by when they are due
+        self.known = deque[Segment](maxlen=10)  # the last is asked first
+        self.worked = False  # a clip came, or YouTube spoke of a known one
+
+    def new(self) -> Segment | None:
+        row, self.ahead = self.ahead, next(self.rows, None)
+        return row
+
+    def find(self, route: str) -> int | None:
+        """The place of the first row that this route may ask for: it has not yet, or all have."""
+        may = (route not in row.nowhere or row.nowhere >= self.routes.keys() for _, row in self.waiting)
+        return next((n for n, allowed in enumerate(may) if allowed), None)
+
+    def old(self, route: str, now: float = math.inf) -> Segment | None:
+        n = self.find(route)
+        return self.waiting.pop(n)[1] if n is not None and self.waiting[n][0] <= now else None
+
+    def probe(self, route: str, nth: int) -> Segment | None:
+        """To try a closed route: in turn a row, best a new one, of which nothing bad is known, and a known clip."""
+        if not self.ahead and self.find(route) is None:
+            return None
+        if self.known and nth % 2:
+            return self.known[-1]
+        row = self.new() or self.old(route)
+        if row and row.nowhere and nth > 2:  # a route that may be dead is not waited for
+            words = 'not shown in that of one route, and others do not answer'
+            self.settle(Result(row, FAILED, 'country', words))
+            return None
+        return row
+
+    def wait(self, row: Segment, due: float) -> None:
+        bisect.insort(self.waiting, (due, row), key=lambda waiting: waiting[0])
+
+    def give_back(self, results: Iterable[Result], now: float) -> None:
+        """It was the weather: nothing is held against these rows."""
+        for result in results:
+            self.wait(result.segment._replace(unproven=result.verdict == GONE), now)
+
+    def conclude(self, result: Result, route: str, now: float) -> None:
+        """Settle a row, but for a failure that may pass and a country that may be the route's."""
+        row, died, due = result.segment, result.reason == DIED, now
+        if result.reason == 'country' and result.verdict == GONE:
+            row = row._replace(nowhere=row.nowhere | {route})
+            enough = len(row.nowhere) >= min(ELSEWHERE, len(self.routes))
+        elif result.verdict in ANSWERS:
+            enough = True
+        else:
+            enough = row.deaths >= 2 if died else row.tries >= self.settings.retries
+            due += self.settings.retry_pause * 2**row.tries * random.uniform(0.75, 1.25)
+            row = row._replace(deaths=row.deaths + died, tries=row.tries + 1, cheap=result.reason != 'media 403')
+        self.settle(result) if enough else self.wait(row, due)
+
+    def see(self, task: Task, result: Result) -> None:
+        """Keep the clips that came last. One that no longer comes is forgotten, in weather it waits behind others."""
+        self.worked |= result.verdict == DONE or (result.verdict in ANSWERS and not task.keep)
+        if task.keep and result.verdict == DONE:
+            self.known.append(task.segment)
+        elif not task.keep and result.verdict != DONE and task.segment in self.known:
+            self.known.remove(task.segment)
+            if result.verdict in (DOUBT, THROTTLED):
+                self.known.appendleft(task.segment)
+
+
+class Route:
+    """A way to YouTube: open or closed, and what its results say, of their rows or of the weather."""
+
+    def __init__(self, name: str, settings: Settings, backlog: Backlog, learned: Learned | None) -> None:
+        self.name, self.settings, self.backlog = name, settings, backlog
+        self.label = '' if name == 'direct' else f'{name}: '
+        self.budget = Budget(settings.per_hour, learned)
+        self.flying, self.last, self.probes = 0, 0.0, 0  # rows in flight; when one started last; probes since it closed
         self.why: Result | None = None  # what closed it
-        self.since, self.until, self.interval = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
-        self.probes = 0  # since it closed
-        self.cheap, self.misses = True, 0  # misses: clips in a row that only the full extraction brought
-        self.through = False  # a cheap request was answered since it is open
-
-    def say(self, words: str) -> None:
-        say(words if self.name == 'direct' else f'{self.name}: {words}')
-
-    def miss(self, weight: int) -> None:
-        """Give the cheap request up when it keeps failing where the full extraction succeeds."""
-        self.misses += weight
-        if self.cheap and self.misses >= 5:
-            self.cheap = False
-            self.say('the cheap request keeps failing where the full extraction succeeds: going on with the full one')
+        self.since, self.until, self.pause = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
+        self.cheap, self.misses = True, 0  # misses: what only the full extraction brought, since a cheap request did
+        self.held: list[tuple[float, Result]] = []  # failures, and gone rows without proof, with the time
 
     def due(self) -> float:
         """When a row may start; inf: not before the one in flight is back."""
@@ -1817,192 +1875,102 @@ class Gate:
         self.budget.start(now)
         return Task(row, self.name, row.cheap and self.cheap and not probe, probe, not control, now)
 
+    def release(self) -> list[Result]:
+        held, self.held = self.held, []
+        return [result for _, result in held]
 
-class Route(Gate):
-    """What the results on a route say: of their rows, or of the weather."""
-
-    def __init__(self, name: str, settings: Settings, learned: Learned | None = None) -> None:
-        super().__init__(name, settings, learned)
-        self.refused = set[str]()  # rows that were, since it learned
-        self.held: list[tuple[float, Result]] = []  # doubts, and gone rows without proof, with the time
-        self.streak: dict[str, Result] = {}  # rows since the last clip that failed or are gone without proof
-
-    @property
-    def doubts(self) -> list[Result]:
-        return [result for _, result in self.held if result.verdict == DOUBT]
-
-    def close(self, result: Result, now: float) -> list[Segment]:
-        """Let nothing start for a pause that doubles each time; returns the rows held: it was not them."""
-        least = RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause
-        self.interval = max(least, 2 * self.interval)
-        self.until = now + min(self.interval * random.uniform(0.8, 1.2), self.settings.longest_pause)
+    def close(self, result: Result, now: float) -> None:
+        """Let nothing start for a pause that doubles each time, and give back the rows held: it was not them."""
+        self.pause = max(RATE_LIMIT if result.reason == 'rate limit' else self.settings.pause, 2 * self.pause)
+        self.until = now + min(self.pause * random.uniform(0.8, 1.2), self.settings.longest_pause)
         if not self.why:
             self.since, self.probes = now, 0
         if not self.why or result.reason != self.why.reason:
-            who, remedy = (
-                ('YouTube refuses us', f'; {REMEDY}') if result.verdict == THROTTLED else ('every row fails', '')
-            )
+            refused = result.verdict == THROTTLED
+            what, remedy = ('YouTube refuses us', f'; {REMEDY}') if refused else ('every row fails', '')
             words = textwrap.shorten(result.words, 140, placeholder=' …')
-            self.say(f'{who} ({words}); one row tries again at {clock(self.until, now)}{remedy}')
-        back = [give_back(held) for _, held in self.held]
-        self.why, self.held, self.streak = result, [], {}
-        return back
+            say(f'{self.label}{what} ({words}); one row tries again at {clock(self.until, now)}{remedy}')
+        self.why = result
+        self.backlog.give_back(self.release(), now)
 
     def open(self, now: float) -> None:
-        """Start again. The refusal of a single row teaches nothing: it may have been the row."""
-        if self.why and self.why.verdict == THROTTLED and not self.through:
-            self.miss(2)  # not one cheap request came through since it was open last
-        if len(self.refused) > 1:
-            self.budget.learn(self.since, now)
-            self.refused = set()
+        if self.why.verdict == THROTTLED:
+            self.miss(2)  # the probe asked in full
+        self.budget.learn(self.since, now)
         rate = self.budget.rate(now)
-        self.say(f'YouTube answers again{f"; from now on {rate:.0f} rows an hour" if rate < math.inf else ""}')
-        self.through = False
-        self.why, self.interval, self.since, self.budget.next = None, 0, now, now
+        pace = f'; from now on {rate:.0f} rows an hour' if rate < math.inf else ''
+        say(f'{self.label}YouTube answers again{pace}')
+        self.why, self.pause, self.since, self.budget.next = None, 0, now, now
 
-    def see(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
-        """What is sure by now, of this row and of those held, and rows that go back as if nothing had happened."""
-        self.flying -= 1
-        mine = [result] if task.keep and result.verdict != STOP else []
+    def miss(self, weight: int) -> None:
+        """Give the cheap request up when it keeps failing where the full extraction succeeds."""
+        self.misses += weight
+        if self.cheap and self.misses >= MISSES:
+            self.cheap = False
+            say(f'{self.label}the cheap request keeps failing where the full one succeeds: going on with the full one')
+
+    def see(self, task: Task, result: Result, now: float) -> None:
+        """Settle what is sure by now, hold what is not, and give back what is not the rows' own."""
         if result.verdict in ANSWERS:
-            self.through |= task.cheap and not result.cheap_failed
             self.budget.passed(task.at, self.since if self.why else now)
             if self.why and task.probe and (result.verdict == DONE or self.why.verdict == THROTTLED):
                 self.open(now)
         if result.verdict == DONE:
-            return mine + self.prove(task, result), []
-        certain = result.verdict in (GONE, LATER) and result.reason not in SUSPECT
-        if certain or result.verdict == STOP or result.reason == DIED:
-            return mine, []
-        return self.see_failure(task, result, now)
+            self.prove(task, result, now)
+        if result.reason != DIED and (result.verdict not in ANSWERS or result.reason in SUSPECT):
+            self.doubt(task, result, now)
+        elif task.keep:
+            self.backlog.conclude(result, self.name, now)
 
-    def prove(self, task: Task, result: Result) -> list[Result]:
+    def prove(self, task: Task, result: Result, now: float) -> None:
         """A clip came: what is held was the rows' own. One says so of one, one that was asked to tell of all."""
-        if result.cheap_failed or (task.probe and {doubt.reason for doubt in self.doubts} == {'media 403'}):
+        if result.cheap_failed or not task.segment.cheap:
             self.miss(1)
         elif task.cheap:
             self.misses = 0
-        self.streak = {}
-        sure = [one for one in self.held if one[1].verdict == DOUBT or one[0] <= task.at][: None if task.probe else 1]
-        self.held = [one for one in self.held if one not in sure]
-        return [held for _, held in sure]
+        before = sum(at <= task.at for at, _ in self.held)
+        sure = before if task.probe else min(before, 1)
+        proven, self.held = self.held[:sure], self.held[sure:]
+        for _, held in proven:
+            self.backlog.conclude(held, self.name, now)
 
-    def see_failure(self, task: Task, result: Result, now: float) -> tuple[list[Result], list[Segment]]:
-        """Weather, the row's own, or not clear yet."""
-        found_open = not self.why and (task.probe or task.at >= self.since)
+    def doubt(self, task: Task, result: Result, now: float) -> None:
+        """It may be the row's own, or the weather."""
         if result.verdict == THROTTLED:
-            result = self.see_refusal(result, found_open and task.keep)
-        elif result.verdict != DOUBT:
-            self.streak[result.segment.id] = result
-        if found_open and task.keep and result.verdict in (DOUBT, GONE):
+            self.budget.refused.add(result.segment.id)
+            row = result.segment._replace(refusals=result.segment.refusals + (task.keep and not self.why))
+            at_fault = row.refusals > CLOSINGS  # alone, time and again
+            result = result._replace(segment=row, verdict=DOUBT if at_fault else THROTTLED)
+        if result.verdict != THROTTLED and task.keep and not self.why:
             self.held.append((now, result))
-            return [], []
-        tells = task.probe and (self.why or result.verdict != FAILED)
-        back = self.close(result, now) if tells or (found_open and result.verdict == THROTTLED) else []
-        if not task.keep:
-            return [], back
-        return ([result], back) if result.verdict == FAILED else ([], [*back, give_back(result)])
-
-    def see_refusal(self, result: Result, closes: bool) -> Result:
-        """A row that alone is refused, time and again, may be at fault."""
-        self.refused.add(result.segment.id)
-        row = result.segment._replace(refusals=result.segment.refusals + closes)
-        return result._replace(segment=row, verdict=DOUBT if closes and row.refusals > CLOSINGS else THROTTLED)
-
-
-class Backlog:
-    """The rows that wait for their turn, new ones and those that come back, and clips that are known to come."""
-
-    def __init__(
-        self,
-        settings: Settings,
-        routes: Collection[str],
-        rows: Iterable[Segment],
-        known: Iterable[Segment],
-        settle: Settle,
-    ):
-        self.settings, self.routes, self.rows, self.settle = settings, routes, iter(rows), settle
-        self.ahead = next(self.rows, None)  # the next new one
-        self.waiting: list[tuple[float, int, Segment]] = []  # sorted by when they are due
-        self.order, self.known = itertools.count(), deque(known, maxlen=10)  # known: the last is asked first
-
-    def new(self) -> Segment | None:
-        row = self.ahead
-        self.ahead = next(self.rows, None) if row else None
-        return row
-
-    def back(self, rows: Iterable[Segment], due: float) -> None:
-        for row in rows:
-            bisect.insort(self.waiting, (due, next(self.order), row))
-
-    def find(self, route: str) -> int | None:
-        """The place of the first row that this route may ask for: it has not yet, or all have."""
-        rows = (row.nowhere for *_, row in self.waiting)
-        return next((n for n, nowhere in enumerate(rows) if route not in nowhere or nowhere >= set(self.routes)), None)
-
-    def old(self, route: str, now: float = math.inf) -> Segment | None:
-        n = self.find(route)
-        return self.waiting.pop(n)[2] if n is not None and self.waiting[n][0] <= now else None
-
-    def retry(self, result: Result, now: float) -> bool:
-        """Have a failed row wait, longer each time; False if it was tried enough."""
-        row, died = result.segment, result.reason == DIED
-        if row.deaths >= 2 if died else row.tries >= self.settings.retries:
-            return False
-        pause = self.settings.retry_pause * 2**row.tries * random.uniform(0.75, 1.25)
-        tried = row._replace(deaths=row.deaths + died, tries=row.tries + 1, cheap=result.reason != 'media 403')
-        self.back([tried], now + pause)
-        return True
-
-    def ask_elsewhere(self, result: Result, route: str, now: float) -> bool:
-        """It is the route's country that does not see the clip; False if enough of them say so."""
-        row = result.segment._replace(nowhere=result.segment.nowhere | {route})
-        if len(row.nowhere) >= min(ELSEWHERE, len(self.routes)):
-            return False
-        self.back([row], now)
-        return True
-
-    def conclude(self, sure: list[Result], route: str, now: float) -> None:
-        """Settle what is sure, but for failures that may pass and a country that may be the route's."""
-        for result in sure:
-            if result.verdict not in ANSWERS:
-                waits = self.retry(result, now)
-            else:
-                waits = result.reason == 'country' and self.ask_elsewhere(result, route, now)
-            if not waits:
-                self.settle(result)
-
-    def see(self, task: Task, result: Result) -> None:
-        """Keep the clips that came last. One that no longer comes is forgotten, in weather it waits behind others."""
-        if task.segment in self.known and result.verdict != DONE:
-            self.known.remove(task.segment)
-        if task.keep and result.verdict == DONE:
-            self.known.append(
-                task.segment._replace(tries=0, deaths=0, refusals=0, cheap=True, nowhere=frozenset(), unproven=False)
-            )
-        elif not task.keep and result.verdict in (DOUBT, THROTTLED):
-            self.known.appendleft(task.segment)
+            return
+        if task.probe if self.why else result.verdict != FAILED:
+            self.close(result, now)
+        untold = task.probe and self.backlog.worked and not (self.backlog.known or self.backlog.ahead)
+        if task.keep and untold:  # nothing is left that could tell its own failure from weather
+            self.backlog.conclude(result._replace(verdict=FAILED), self.name, now)
+        elif task.keep:
+            self.backlog.give_back([result], now)
 
 
 class Pace:
-    """What starts next and what comes of it."""
+    """What starts next and what comes of it. `known`: clips that are there already; `learned`: by an earlier run."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        routes: Collection[str],
-        rows: Iterable[Segment],
-        settle: Settle,
-        known: Iterable[Segment] = (),
-        learned: Mapping[str, Learned] | None = None,
-    ) -> None:
-        """Segments are new ones; known: clips that are there already; learned: by route, of an earlier run."""
-        self.settings, self.former = settings, learned or {}
-        self.routes = {name: Route(name, settings, self.former.get(name)) for name in routes}
-        self.backlog = Backlog(settings, self.routes.keys(), rows, known, settle)
+    def __init__(self, settings: Settings, routes: Iterable[str], rows: Iterable[Segment], settle: Settle,
+                 known: Iterable[Segment] = (), learned: Mapping[str, Learned] | None = None) -> None:  # fmt: skip
+        self.settings, self.former, self.routes = settings, learned or {}, dict[str, Route]()
+        self.backlog = Backlog(settings, self.routes, rows, settle)
+        self.backlog.known.extend(known)
         self.enough = max(10, 2 * settings.num_processes)  # failures in a row, without a known clip, that end the run
-        self.worked = False  # a clip came, or YouTube spoke of a known one
         self.stop = ''  # why the run ends early
+        for name in routes:
+            self.add(name)
+
+    def add(self, name: str) -> None:
+        self.routes[name] = Route(name, self.settings, self.backlog, self.former.get(name))
+
+    def remove(self, name: str, now: float) -> None:
+        self.backlog.give_back(self.routes.pop(name).release(), now)
 
     @property
     def over(self) -> bool:
@@ -2011,20 +1979,24 @@ class Pace:
         return bool(self.stop or not left) and not any(route.flying for route in routes)
 
     @property
-    def closed(self) -> bool:
-        return all(route.why for route in self.routes.values())
-
-    @property
     def learned(self) -> dict[str, Learned]:
         """What the routes have learned, for the ledger."""
         return {name: route.budget.learned for name, route in self.routes.items() if route.budget.learned}
 
+    def give_up(self, now: float) -> None:
+        """End the run where every route is closed, and has been for long or will tell nothing."""
+        last, backlog = max(self.routes.values(), key=lambda route: route.since), self.backlog
+        if 0 < self.settings.give_up_after <= (silence := now - last.since):
+            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({last.why.words})'
+        untold = backlog.waiting and not (backlog.ahead or backlog.known or any(r.flying for r in self.routes.values()))
+        if untold and all(row.unproven for _, row in backlog.waiting):
+            words = f'every row is gone ({last.why.words}), and there is no clip to compare with'
+            self.stop = self.stop or f'{words}; try another time'
+
     def next(self, now: float, free: Collection[str] | None = None) -> Task | None:
         """The task to start now, if any, on the least busy of the routes that have a free place."""
-        silence = min((now - route.since if route.why else 0 for route in self.routes.values()), default=0)
-        if 0 < self.settings.give_up_after <= silence:
-            why = next(route.why.words for route in self.routes.values() if route.why)
-            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({why})'
+        if self.routes and all(route.why for route in self.routes.values()):
+            self.give_up(now)
         routes = [route for name, route in self.routes.items() if free is None or name in free]
         for route in sorted(routes, key=lambda route: (route.flying, route.last)):
             if not self.stop and route.due() <= now and (row := self.pick(route, now)):
@@ -2032,67 +2004,42 @@ class Pace:
         return None
 
     def pick(self, route: Route, now: float) -> Segment | None:
+        """A row; where too many fail or nothing else is left, a known clip, to tell failures from weather."""
         if route.why:
-            return self.pick_probe(route, route.why)
-        known, places = self.backlog.known, max(2, self.settings.num_processes // len(self.routes))
-        full = len(route.doubts) >= places or len(route.streak) >= (FEW if known else self.enough)
-        row = None if full else self.backlog.old(route.name, now) or self.backlog.new()
-        if row or route.flying or not (full or route.held):
+            return self.backlog.probe(route.name, route.probes)
+        backlog, held = self.backlog, route.held
+        last = held[-1][1] if held else None
+        places = max(2, self.settings.num_processes // len(self.routes))
+        doubtful = last and last.verdict == DOUBT
+        full = len(held) >= (FEW if backlog.known else places if doubtful else self.enough)
+        row = None if full else backlog.old(route.name, now) or backlog.new()
+        if row or route.flying or not last:
             return row
-        return known[-1] if known else self.do_without(route, full, now)
-
-    def pick_probe(self, route: Route, why: Result) -> Segment | None:
-        """A new row, of which nothing bad is known, or in turn a known clip and a row that waits."""
-        new, known, gone = self.backlog.ahead, self.backlog.known, why.verdict == GONE
-        if not new and self.backlog.find(route.name) is None:
-            return None
-        if known and (gone or not new) and route.probes % 2 == 0:
-            return known[-1]
-        if not (new or known) and all(row.unproven for *_, row in self.backlog.waiting) and self.closed:
-            self.stop = f'every row is gone ({why.words}), and there is no clip to compare with; try another time'
-            return None
-        row = self.backlog.new() or self.backlog.old(route.name)
-        while row and row.nowhere and route.probes > 2:  # a route that may be dead is not waited for
-            self.backlog.settle(
-                Result(row, FAILED, 'country', 'not shown in that of one route, and others do not answer')
-            )
-            row = self.backlog.old(route.name)
-        return row
-
-    def do_without(self, route: Route, full: bool, now: float) -> None:
-        """Too many failures, or nothing else is left, and no known clip to tell them from weather."""
-        doubts = route.doubts
-        if len(doubts) > 1 and (full or not self.worked):  # it will not be each of these rows
-            self.backlog.back(route.close(doubts[-1], now), now)
+        if backlog.known:
+            return backlog.known[-1]
+        if doubtful and len(held) > 1 and (full or not backlog.worked):  # it will not be each of these rows
+            route.close(last, now)
         elif full:
-            count, words = len(route.streak), list(route.streak.values())[-1].words
-            self.stop = f'{count} rows failed one after the other ({words}); update yt-dlp, check the settings'
+            words = f'{len(held)} rows failed one after the other ({last.words})'
+            self.stop = f'{words}; update yt-dlp, check the settings'
         else:
-            held, route.held = route.held, []
-            self.backlog.conclude([result._replace(verdict=FAILED) for _, result in held], route.name, now)
+            for result in route.release():
+                backlog.conclude(result._replace(verdict=FAILED), route.name, now)
+        return None
 
-    def see(self, task: Task, result: Result, now: float) -> None:
-        """Settle a row, hold what became of it until that is sure, or have it wait for another try."""
-        route = self.routes[task.route]
-        self.worked |= result.verdict == DONE or (result.verdict in ANSWERS and not task.keep)
-        if result.verdict == STOP:
+    def see(self, task: Task, result: Result | None, now: float) -> None:
+        """Learn what became of a task. None: nobody has tried it, or its node has left."""
+        route = self.routes.get(task.route)
+        if route:
+            route.flying = max(0, route.flying - 1)
+        if not route or not result:
+            if task.keep:
+                self.backlog.wait(task.segment, now)
+        elif result.verdict == STOP:
             self.stop = f'{result.words}; mend that'
-        self.backlog.see(task, result)
-        sure, back = route.see(task, result, now)
-        if back and task.probe and task.keep and self.worked and not (self.backlog.known or self.backlog.ahead):
-            sure, back = [result._replace(verdict=FAILED)], back[:-1]  # nothing is left that could tell it from weather
-        self.backlog.back(back, now)
-        self.backlog.conclude(sure, route.name, now)
-
-    def give_back(self, task: Task, now: float) -> None:
-        """A task comes back untried, for its node has left: nobody is charged."""
-        if task.route in self.routes:
-            self.routes[task.route].flying = max(0, self.routes[task.route].flying - 1)
-        self.backlog.back([task.segment] if task.keep else [], now)
-
-    def remove(self, name: str, now: float) -> None:
-        """A route is there no more (another one is added to `routes`)."""
-        self.backlog.back([give_back(held) for _, held in self.routes.pop(name).held], now)
+        else:
+            self.backlog.see(task, result)
+            route.see(task, result, now)
 
     def knock(self, now: float) -> None:
         """Have every closed route tried at once: something has changed."""
@@ -2112,20 +2059,15 @@ def weather(pace: Pace, now: float) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- pool
-
-
 ENDINGS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
+PRELOAD = ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm', 'pebble']
+FRESH = 1000  # clips after which a process makes room for a fresh one
+tqdm.monitor_interval = 0  # no thread of its own, which would take the signals that we hold back
 
 
 @contextlib.contextmanager
 def no_interrupts() -> Iterator[None]:
-    """Hold what ends us back while processes start. They inherit the mask, and never print a traceback of their
-    own; the handlers are for our other threads, which have none."""
-    came = list[int]()
-    ours = threading.current_thread() is threading.main_thread()
-    former = {ending: signal.getsignal(ending) for ending in ENDINGS if ours and callable(signal.getsignal(ending))}
-    for ending in former:
-        signal.signal(ending, lambda ending, _: came.append(ending))
+    """Hold what ends us back; processes and threads that start meanwhile inherit that."""
     masks = hasattr(signal, 'pthread_sigmask')
     if masks:
         signal.pthread_sigmask(signal.SIG_BLOCK, ENDINGS)
@@ -2134,10 +2076,6 @@ def no_interrupts() -> Iterator[None]:
     finally:
         if masks:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
-        for ending, handler in former.items():
-            signal.signal(ending, handler)
-    if came:
-        raise KeyboardInterrupt
 
 
 def processes_here() -> int:
@@ -2148,34 +2086,28 @@ def processes_here() -> int:
 
 def start_method() -> Any:
     """How processes are started: where the system can, as forks of one that begins to load yt-dlp now."""
-    if 'forkserver' not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context('spawn')
-    from multiprocessing import forkserver, resource_tracker
+    if 'forkserver' in multiprocessing.get_all_start_methods():
+        from multiprocessing import forkserver, resource_tracker
 
-    context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(
-        ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm', 'pebble']
-    )
-    resource_tracker.ensure_running()  # it would let interrupts in again
-    try:
-        with no_interrupts():
+        forkserver.set_forkserver_preload(PRELOAD)
+        resource_tracker.ensure_running()  # it would let interrupts in again
+        with contextlib.suppress(OSError), no_interrupts():  # the temp folder's name may be too long for a socket
             forkserver.ensure_running()
-    except OSError:  # the temp folder's name is too long for a socket
-        return multiprocessing.get_context('spawn')
-    return context
+            return multiprocessing.get_context('forkserver')
+    return multiprocessing.get_context('spawn')
 
 
 def check_files(processes: int) -> None:
     """Have room for the files that so many processes need, or say that there is none."""
-    with contextlib.suppress(ImportError):  # no such limit
+    with contextlib.suppress(ImportError):  # Windows has no such limit
         import resource
 
         needed, (soft, hard) = 40 + 8 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
-        room = hard if hard != resource.RLIM_INFINITY else needed
-        if soft != resource.RLIM_INFINITY and soft < needed <= room:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
-        wrong = f'num_processes = {processes}: needs {needed} open files, {room} are allowed (ulimit -n)'
-        require(needed <= room or soft == resource.RLIM_INFINITY, wrong)
+        if soft == resource.RLIM_INFINITY or soft >= needed:
+            return
+        wrong = f'num_processes = {processes}: needs {needed} open files, {hard} are allowed (ulimit -n)'
+        require(hard == resource.RLIM_INFINITY or needed <= hard, wrong)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 class Pool:
@@ -2187,21 +2119,13 @@ class Pool:
         self.settings, self.flying = settings, 0
         http_flags = find_ffmpeg(settings)
         settings.parts.mkdir(parents=True, exist_ok=True)
-        self.scratch = tempfile.TemporaryDirectory(
-            prefix=settings.run_prefix, dir=settings.temps, ignore_cleanup_errors=True
-        )
+        self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
         self.given, self.context = (settings, Path(self.scratch.name), http_flags), start_method()
-        try:
-            self.open()
-        except BaseException:  # a Ctrl-C that waited until the processes were started
-            self.close()
-            raise
+        self.pool = self.make()
 
-    def open(self) -> None:
-        with no_interrupts():
-            size, fresh = self.settings.num_processes, 1000  # clips, after which a process makes room for a fresh one
-            self.pool = pebble.ProcessPool(size, fresh, open_worker, self.given, self.context)
-            self.pool.schedule(os.getpid)  # so that they start now
+    def make(self) -> pebble.ProcessPool:
+        """Its processes start with the first task."""
+        return pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
 
     def look(self, pace: Pace, now: float) -> None:
         """What a cluster has to do now and then."""
@@ -2213,10 +2137,11 @@ class Pool:
     def submit(self, task: Task) -> concurrent.futures.Future:
         self.flying += 1
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
-        if not self.pool.active:  # a process died with the lock of all
-            self.end()
-            self.open()
-        return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+        with no_interrupts():
+            if not self.pool.active:  # one died with the lock of all
+                self.end()
+                self.pool = self.make()
+            return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""
@@ -2237,7 +2162,7 @@ class Pool:
         self.pool.stop()
         joining = threading.Thread(target=self.pool.join, daemon=True)
         joining.start()
-        while joining.is_alive() or multiprocessing.active_children():
+        while joining.is_alive() or multiprocessing.active_children():  # until it starts no others
             for process in multiprocessing.active_children():
                 with contextlib.suppress(AttributeError, ProcessLookupError, PermissionError):
                     os.killpg(process.pid, signal.SIGKILL)
@@ -2245,25 +2170,24 @@ class Pool:
             joining.join(0.05)
 
     def close(self) -> None:
-        self.end()
-        self.scratch.cleanup()
-        shutil.rmtree(self.settings.parts, ignore_errors=True)
-        with contextlib.suppress(OSError):  # other shards have theirs there
-            self.settings.parts.parent.rmdir()
+        with no_interrupts():
+            self.end()
+            self.scratch.cleanup()
+            shutil.rmtree(self.settings.parts, ignore_errors=True)
+            with contextlib.suppress(OSError):  # other shards have theirs there
+                self.settings.parts.parent.rmdir()
 
 
 # ----------------------------------------------------------------------------------------------------------- cluster
-
-
 def connect() -> Any:
-    """Ray, connected to the cluster that RAY_ADDRESS names, to the one that runs here, or to a new one of this
-    machine alone."""
+    """Ray, connected to the cluster of RAY_ADDRESS, to the one that runs here, or to a new one of this machine."""
     import socket
 
     import ray
     import ray.util.scheduling_strategies
 
-    host, _, port = os.environ.get('RAY_ADDRESS', '').rpartition(':')
+    address = os.environ.get('RAY_ADDRESS', '')
+    host, _, port = address.rpartition(':')
     handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
     say('connecting to Ray ...')
     try:
@@ -2272,186 +2196,155 @@ def connect() -> Any:
         ray.init(logging_level='CRITICAL', log_to_driver=False)
         say(f'Ray: {len(ray.nodes())} nodes, coordinated by {ray.get_runtime_context().gcs_address}')
     except (OSError, RuntimeError, ValueError, ImportError) as error:
-        raise UsageError(
-            f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={os.environ.get("RAY_ADDRESS", "")})'
-        ) from None
+        raise UsageError(f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={address})') from None
     finally:
         for name, handler in handlers.items():
             signal.signal(name, handler)
     return ray
 
 
-class Fetcher:
-    """What works on a node of a cluster: a pool over a root of its own that passes away. Plain tuples come and go."""
+class RemoteFetcher:
+    """What works on a node, where this script need not be: a pool over a root of its own. Plain tuples come and go."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, source: str, settings: Settings) -> None:
         self.home = tempfile.TemporaryDirectory(prefix='audioset-', ignore_cleanup_errors=True)
         settings.root = self.home.name
-        open_root(settings)
-        open_routes(settings)
-        self.pool = Pool(settings)
-
-    def fetch(self, segment: tuple, cookies: str, *task: Any) -> tuple[tuple, bytes]:
-        """The fields of a result, and the bytes of its clip."""
-        self.pool.settings.cookies = cookies
-        asked = Task(Segment(*segment), *task)
-        result = self.pool.result(asked, self.pool.submit(asked))
-        content = Path(result.made).read_bytes() if result.made else b''
-        if result.made:
-            os.unlink(result.made)
-        return tuple(result._replace(segment=tuple(result.segment))), content
+        Path(settings.root, 'download.py').write_text(source, encoding='utf-8')
+        sys.path.insert(0, settings.root)
+        vars(sys.modules['__main__']).pop('__file__', None)  # Ray's, which each process would load
+        self.script = importlib.import_module('download')
+        self.script.open_root(settings)
+        self.script.open_routes(settings)
+        self.pool = self.script.Pool(settings)
 
     def places(self) -> int:
-        """How many clips it can have in flight."""
         return self.pool.settings.num_processes
+
+    def fetch(self, segment: tuple, cookies: str, *task: Any) -> tuple[tuple, bytes]:
+        """The fields of a result but for its segment, and the bytes of its clip."""
+        self.pool.settings.cookies = cookies
+        asked = self.script.Task(self.script.Segment(*segment), *task)
+        result = self.pool.result(asked, self.pool.submit(asked))
+        clip = Path(result.made).read_bytes() if result.made else b''
+        if result.made:
+            os.unlink(result.made)
+        return result[1:], clip
 
     def close(self) -> None:
         self.pool.close()
         self.home.cleanup()
 
 
-def remote_fetcher(ray: Any) -> Any:
-    """The class of a Fetcher on another node, where this script need not be."""
-
-    class RemoteFetcher:
-        def __init__(self, source: str, settings: Settings) -> None:
-            self.folder = tempfile.TemporaryDirectory(prefix='audioset-')
-            Path(self.folder.name, 'download.py').write_text(source, encoding='utf-8')
-            sys.path.insert(0, self.folder.name)
-            vars(sys.modules['__main__']).pop(
-                '__file__', None
-            )  # else each worker process would load Ray as its main module
-            self.fetcher = importlib.import_module('download').Fetcher(settings)
-
-        def call(self, name: str, *args: Any) -> Any:
-            return getattr(self.fetcher, name)(*args)
-
-    return ray.remote(num_cpus=1, max_concurrency=64)(RemoteFetcher)
-
-
 class Node:
     """What the driver knows of a node: its actor, if it has one, and how it fares."""
 
     actor: Any = None
-    ready: concurrent.futures.Future | None = None  # of the number of its places
-    places, failures, due = 0, 0, 0.0  # places for clips; times in a row that it was lost; when it may be started again
-    broken, alive = '', True  # why its actor died; as Ray says
+    ready: concurrent.futures.Future | None = None  # of the number of its places for clips
+    places, failures = 0, 0  # failures: times in a row that it was lost
+    broken = ''  # why its actor cannot go on
 
-    def __init__(self, id: str, name: str) -> None:
-        self.id, self.name = id, name
+    def __init__(self, id: str, address: str) -> None:
+        self.id, self.name = id, f'node {address} ({id[:4]})'
         self.tasks = dict[concurrent.futures.Future, float]()  # with the times of their starts
 
 
 class Cluster:
-    """The nodes of a Ray cluster. Each is a route, or as many as there are proxies; the tasks of one that is lost
-    go back."""
+    """The nodes of a Ray cluster, each a route, or one by each proxy; the tasks of one that is lost go back."""
 
     LOOK, ENOUGH = 5, 4  # s between looks for nodes; failures in a row
 
     def __init__(self, settings: Settings) -> None:
-        self.settings, self.worked = settings, False
-        self.nodes, self.ways = dict[str, Node](), dict[str, tuple[Node, str]]()
+        self.settings, self.looked = settings, 0.0
+        self.nodes, self.ways = dict[str, Node](), dict[str, tuple[Node, str]]()  # ways: name -> node and its route
         self.given = argparse.Namespace(**{**vars(settings), 'cookie_path': 'cookies.txt', 'routes': {}})
         settings.num_processes = settings.num_processes or processes_here()  # nodes find out for themselves
         settings.parts.mkdir(parents=True, exist_ok=True)
-        self.ray, self.looked = connect(), 0.0
+        self.ray = connect()
 
     def look(self, pace: Pace, now: float) -> None:
-        """Find the nodes that are there; start those that are new, lose those that are gone or silent."""
+        """Use the nodes that are ready, lose those that cannot go on, and look for others now and then."""
+        if now - self.looked >= self.LOOK:
+            self.looked = now
+            self.find_nodes(now)
         for node in self.nodes.values():
             if node.ready and node.ready.done():
                 self.welcome(node, pace)
             if node.actor and node.broken:
-                self.lose(node, node.broken, pace)
-        if now - self.looked < self.LOOK:
-            return
-        self.looked, patience = now, 2 * self.settings.clip_timeout + 10  # s
-        found = [one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')]
+                self.lose(node, pace, now)
+
+    def find_nodes(self, now: float) -> None:
+        found = {one['NodeID']: one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')}
+        for id in found.keys() - self.nodes.keys():
+            self.nodes[id] = Node(id, found[id]['NodeManagerAddress'])
+        patience = 2 * self.settings.clip_timeout + 10  # s
         for node in self.nodes.values():
-            node.alive = node.id in [one['NodeID'] for one in found]
-        for one in found:
-            node = self.nodes.setdefault(
-                one['NodeID'], Node(one['NodeID'], f'node {one["NodeManagerAddress"]} ({one["NodeID"][:4]})')
-            )
-            if not node.actor and node.failures < self.ENOUGH and now >= node.due:
+            if node.id not in found:
+                node.broken, node.failures = 'it has left', self.ENOUGH
+            elif now - min(node.tasks.values(), default=now) > patience:
+                node.broken = f'silent for {patience:.0f} s'
+            elif not node.actor and node.failures < self.ENOUGH:
                 self.start(node)
-        for node in self.nodes.values():
-            if node.actor and now - min(node.tasks.values(), default=now) > patience:
-                self.lose(node, f'silent for {patience:.0f} s', pace)
-            elif node.actor and not node.alive:
-                self.lose(node, 'it has left', pace)
 
     def start(self, node: Node) -> None:
-        strategy = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
-        source = Path(__file__).read_text(encoding='utf-8')
-        node.actor = remote_fetcher(self.ray).options(scheduling_strategy=strategy).remote(source, self.given)
-        node.ready = node.actor.call.remote('places').future()
+        there = self.ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy(node.id, soft=False)
+        remote = self.ray.remote(num_cpus=1, max_concurrency=64, scheduling_strategy=there)(RemoteFetcher)
+        node.actor = remote.remote(Path(__file__).read_text(encoding='utf-8'), self.given)
+        node.ready, node.broken = node.actor.places.remote().future(), ''
 
     def welcome(self, node: Node, pace: Pace) -> None:
-        """A node is ready, or will not be."""
         ready, node.ready = node.ready, None
         try:
             node.places = ready.result()
         except self.ray.exceptions.RayError as error:
-            return self.lose(node, error, pace)
+            node.broken = str(error)
+            return
         say(f'{node.name}: ready, {node.places} places')
-        for name in self.settings.routes:
-            way = node.name if len(self.settings.routes) == 1 else f'{node.name} by {name}'
-            self.ways[way] = node, name
-            pace.routes[way] = Route(way, self.settings, pace.former.get(way))
-        return None
+        for route in self.settings.routes:
+            way = node.name if len(self.settings.routes) == 1 else f'{node.name} by {route}'
+            self.ways[way] = node, route
+            pace.add(way)
 
-    def lose(self, node: Node, why: object, pace: Pace) -> None:
-        """A node is gone, or cannot go on. It is tried again after growing pauses, unless the whole cluster never
-        brought a clip."""
-        words = textwrap.shorten(str(why).strip().rpartition('\n')[2], 120)
+    def lose(self, node: Node, pace: Pace, now: float) -> None:
+        """A node is gone, or cannot go on; it is started again unless that failed too often."""
+        words = textwrap.shorten(node.broken.strip().rpartition('\n')[2], 120)
         say(f'{node.name}: lost ({words}), {len(node.tasks)} rows come back')
-        node.failures = node.failures + 1 if self.worked or 'creation task' not in str(why) else self.ENOUGH
-        node.due = time.time() + self.LOOK * 2**node.failures
-        node.tasks.clear()
         self.ray.kill(node.actor)
-        node.actor, node.ready, node.broken = None, None, ''
-        for way in [way for way, (of, _) in self.ways.items() if of is node]:
-            if way in pace.routes:
-                pace.remove(way, time.time())
-        there = [other for other in self.nodes.values() if other.alive]
-        if all(other.failures >= self.ENOUGH and not other.actor for other in there):
+        node.actor, node.ready, node.failures = None, None, node.failures + 1
+        node.tasks.clear()
+        for way, (of, _) in self.ways.items():
+            if of is node and way in pace.routes:
+                pace.remove(way, now)
+        if all(other.failures >= self.ENOUGH and not other.actor for other in self.nodes.values()):
             pace.stop = f'no node can go on ({words})'
 
     def free(self) -> Collection[str]:
-        """The routes by which a task may start now."""
         return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
 
     def submit(self, task: Task) -> concurrent.futures.Future:
         node, route = self.ways[task.route]
-        asked = task._replace(route=route)
-        future = node.actor.call.remote('fetch', tuple(task.segment), self.settings.cookies, *asked[1:]).future()
+        segment, *how = task._replace(route=route)
+        future = node.actor.fetch.remote(tuple(segment), self.settings.cookies, *how).future()
         node.tasks[future] = task.at
         return future
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task, its clip on our disk; None if its node was lost."""
         node, _ = self.ways[task.route]
-        ours = node.tasks.pop(future, None) is not None  # not of an actor that was lost before
+        ours = node.tasks.pop(future, None)  # not of an actor that was lost before
         try:
-            (segment, *fields), clip = future.result()
+            fields, clip = future.result()
         except self.ray.exceptions.RayError as error:
             node.broken = str(error) if ours else node.broken
             return None
-        result = Result(Segment(*segment), *fields)
-        self.worked, node.failures = self.worked or result.verdict == DONE, 0
+        node.failures, result = 0, Result(task.segment, *fields)
         if not clip:
             return result
-        made = self.settings.parts / f'{result.segment.id}.{self.settings.ext}'
-        with open(made, 'wb') as out:
-            out.write(clip)
-            out.flush()
-            os.fsync(out.fileno())
-        return result._replace(made=str(made))
+        made = self.settings.parts / f'{task.segment.id}.{self.settings.ext}'
+        made.write_bytes(clip)
+        return result._replace(made=str(bring(made, self.settings.parts)))
 
     def close(self) -> None:
-        closing = [node.actor.call.remote('close') for node in self.nodes.values() if node.actor]
-        if closing:
+        if closing := [node.actor.close.remote() for node in self.nodes.values() if node.actor]:
             self.ray.wait(closing, num_returns=len(closing), timeout=3)
         self.ray.shutdown()
         shutil.rmtree(self.settings.parts, ignore_errors=True)
@@ -2487,11 +2380,7 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
         with contextlib.suppress(queue.Empty):
             future = came.get(timeout=0.1)
             task = flying.pop(future)
-            result = pool.result(task, future)
-            if result and task.route in pace.routes:  # else nobody has tried it, or its node has left
-                pace.see(task, result, time.time())
-            else:
-                pace.give_back(task, time.time())
+            pace.see(task, pool.result(task, future), time.time())
         if not job.settings.limit:  # else what it takes is read already
             job.reader.step()
         bar.show(weather(pace, time.time()))

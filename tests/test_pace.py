@@ -557,7 +557,7 @@ def test_a_node_that_leaves_gives_its_rows_back() -> None:
     mine = [task for task in sky.fill() if task.route == 'a']
     for task in mine:
         sky.flying.remove(task)
-        sky.pace.give_back(task, sky.now)
+        sky.pace.see(task, None, sky.now)
     assert sorted(task.segment.ytid for task in sky.fill()) == [name(n) for n in range(8)]
     assert {task.segment for task in mine} < {task.segment for task in sky.flying}
 
