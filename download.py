@@ -20,6 +20,7 @@ It leaves the clips in `wavs/` and their url, path, title, tags and labels in `a
 from __future__ import annotations
 
 import argparse
+import ast
 import bisect
 import concurrent.futures
 import contextlib
@@ -51,6 +52,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import tokenize
 import traceback
 import urllib.parse
 import urllib.request
@@ -350,6 +352,11 @@ def read_row(cells: dict[str, str]) -> Row:
     return Row(cells['ytid'], start, end, distinct(tags), distinct([name]), told)
 
 
+PLAIN_ROW = re.compile(  # as AudioSet publishes it: two million of these are read without csv
+    rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*'
+)
+
+
 class Form(NamedTuple):
     """How a list is written: what its columns tell, what stands between them, whether the first line names them."""
 
@@ -367,6 +374,10 @@ class Form(NamedTuple):
 
     def read(self, line: bytes, names: dict[str, str]) -> Row:
         """A line; ValueError or csv.Error says what is wrong with it. `names`: of strong labels, by MID."""
+        if not self.headed and (plain := PLAIN_ROW.fullmatch(line)):
+            ytid, start, end, tags = plain.groups()
+            if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)) < DAY * 1000:
+                return Row(ytid.decode(), begin, until, distinct(tags.decode().split(',')))
         cells = self.cells(line.decode(errors='replace'))
         row = read_event(cells, names) if 'clip' in cells else read_row(cells)
         require(re.fullmatch(r'[A-Za-z0-9_-]{11}', row.ytid), f'{row.ytid!r} is not a video id')
@@ -421,11 +432,17 @@ def rank_of(split: str) -> int:
     return (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
 
 
+def find_list(settings: Settings, *names: str) -> Path:
+    """The first of these files that is in the root's csvs/, else in the script's; where the first belongs, if none."""
+    folders = settings.csvs, Path(__file__).resolve().parent / 'csvs'
+    found = (folder / name for folder in folders for name in names if (folder / name).exists())
+    return next(found, settings.csvs / names[0])
+
+
 def list_path(settings: Settings, split: str) -> Path:
     """Where a list is, or belongs."""
     names = [f'audioset_{split}.tsv'] if split in STRONG else [f'{split}_segments.csv', f'{split}.csv', f'{split}.tsv']
-    paths = [settings.csvs / name for name in names]
-    return next((path for path in paths if path.exists()), paths[0])
+    return find_list(settings, *names)
 
 
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
@@ -526,7 +543,7 @@ TABLES: dict[str, Callable[[TextIO], dict[str, Any]]] = {  # AudioSet's other fi
 
 
 def published(settings: Settings, name: str) -> dict[str, Any]:
-    path = provide(settings.csvs / name, settings.routes.values())
+    path = provide(find_list(settings, name), settings.routes.values())
     with contextlib.suppress(ValueError, KeyError, TypeError, csv.Error), open(path, encoding='utf-8-sig') as file:
         if table := TABLES[name](file):
             return table
@@ -2490,8 +2507,6 @@ def show_coverage(table: list[list]) -> str:
 
 
 NONE = type(None)
-# a heading; or a setting: its name, annotation and the rest, which may go on in the next lines
-SETTING = re.compile(r'^# (\w.*)|^(\w+)(?:: (.+?))? *=(.*(?:\n[ )\]}].*)*)', re.MULTILINE)
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
@@ -2517,15 +2532,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def read_block(source: str) -> Iterator[tuple[str, str, str, str]]:
-    """Heading, name, annotation and comment of each setting, however it is laid out."""
-    heading = ''
-    block = source.partition('- settings\n')[2].partition('\n# --')[0]
-    for above, name, annotation, rest in SETTING.findall(block):
-        heading = above or heading
-        if name:
-            fitting = [kind for kind, (types, _) in KINDS.items() if type(globals().get(name)) in types]
+    """Heading, name, annotation and comment of each setting above the first constant, however it is laid out."""
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    comments = {token.start[0]: token.string.lstrip('# ') for token in tokens if token.type == tokenize.COMMENT}
+    heading, above = '', 0
+    for node in ast.parse(source).body:
+        target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, 'targets', [None])[0]
+        if isinstance(target, ast.Name):
+            if not target.id.islower():
+                return
+            heading = next((comments[n] for n in range(node.lineno - 1, above, -1) if n in comments), heading)
+            fitting = [kind for kind, (types, _) in KINDS.items() if type(globals().get(target.id)) in types]
+            annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ''
             kind = annotation if annotation in KINDS else [*fitting, 'list[str]'][0]  # it may be edited away
-            yield heading, name, kind, ' '.join(re.findall(r'\s#\s*(.+)', rest))
+            own = [comments[n] for n in range(node.lineno, node.end_lineno + 1) if n in comments]
+            yield heading, target.id, kind, ' '.join(own)
+        above = node.end_lineno
 
 
 def make_parser(block: list[tuple[str, str, str, str]]) -> Parser:
@@ -2704,7 +2726,7 @@ def find_ffmpeg(settings: Settings) -> set[str]:
 
 def settle(job: Job, bar: Progress, result: Result) -> None:
     """Have a clip in its place, and what became of its row in the ledger."""
-    if result.reason == 'unexpected' not in bar.examples:
+    if result.reason == 'unexpected' and result.reason not in bar.examples:
         say(f'unexpected, please report it:\n{result.message}')
     if result.made:
         path = job.settings.root / result.record['path']

@@ -145,6 +145,7 @@ retries: int = (
     3
 )  # how often
 # ---------------- types
+DAY = 86_400  # s
 timeout: float = 1  # no setting
 """
     assert list(download.read_block(source)) == [
