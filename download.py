@@ -43,6 +43,7 @@ import platform
 import queue
 import random
 import re
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -85,6 +86,7 @@ pad: bool = False  # audio: lengthen short clips with silence to what their row 
 preset: str = ''  # panns or ast: ext, sample_rate, channels and name as these take them; flags beside it win
 max_height: int = 360  # pixels; the tallest video to take for mp4
 exact_frames: bool = False  # mp4: cut at the very frame by re-encoding (slow), not with an edit list
+remake: bool = False  # replace clips of another rate, padding, ... under the same names, one by one
 name: str = 'id_{ytid}'  # of a clip, from ytid, split, start, end, index (of the row in its list), part (index // 5000)
 # how
 engine: str = 'multiprocessing'  # ray: the same on each node of a Ray cluster
@@ -175,6 +177,8 @@ other         failed     maybe  ^
 VERDICTS = [re.split(' {2,}', row, maxsplit=3) for row in WORDS.strip().splitlines()]
 VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
+CHOOSING = ['splits', 'labels', 'exclude', 'descendants', 'per_label', 'seed', 'limit']  # settings that choose rows
+MAKING = ['ext', 'sample_rate', 'channels', 'pad', 'max_height', 'exact_frames', 'name']  # that decide on the clips
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
 REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
@@ -445,14 +449,21 @@ def list_path(settings: Settings, split: str) -> Path:
     return find_list(settings, *names)
 
 
+def nearest(name: str, known: Collection[str], most: int = 3) -> str:
+    """'; did you mean ...?' with the likeliest of the known names, those that begin so before those that look so."""
+    begin = [one for one in known if one.casefold().startswith(name.casefold())]
+    alike = difflib.get_close_matches(name.casefold(), plain := {one.casefold(): one for one in known}, 3, 0.5)
+    found = list(dict.fromkeys([*begin, *(plain[one] for one in alike)]))[:most]
+    return f'; did you mean {" or ".join(map(repr, found))}?' if found else ''
+
+
 def find_classes(names: list[str], labels: dict[str, str], below: dict[str, list[str]], known: set[str]) -> set[str]:
     """The MIDs, and the names in lower case, of these classes and those below them. `known`: names without a MID."""
     plain = {name: name for name in known} | {label.casefold(): label for label in labels.values()}
     found, todo = {name.casefold() for name in names} & known, list[str]()
     for name in names:
         meant = [tag for tag, label in labels.items() if name == tag or name.casefold() == label.casefold()]
-        near = [repr(plain[one]) for one in difflib.get_close_matches(name.casefold(), plain, 3, 0.5)]
-        hint = f'; did you mean {" or ".join(near)}' if near else ''
+        hint = nearest(name, plain.values())
         require(meant or name.casefold() in known, f'{name!r} is no class of these lists{hint}')
         todo += meant
     while todo:
@@ -530,9 +541,7 @@ def provide(path: Path, routes: Iterable[str]) -> Path:
                 out.write(content)
             say(f'fetched {path.name}')
             return path
-    there = ', '.join(sorted(found.name for found in path.parent.glob('*.[ct]sv'))) or 'nothing'
-    why = f'{address} cannot be fetched ({why})'
-    raise UsageError(f'{path} is not there (but {there}), and {why}; put it there yourself')
+    raise UsageError(f'{path} is not there, and {address} cannot be fetched ({why}); put it there yourself')
 
 
 TABLES: dict[str, Callable[[TextIO], dict[str, Any]]] = {  # AudioSet's other files -> how they are read, by MID
@@ -587,20 +596,57 @@ def of_video(status: str | None, reason: str | None) -> bool:
     return status == GONE and reason != 'too short'
 
 
+def make_of(s: Settings) -> str:
+    """What decides how a clip sounds and looks, as the names of the ledgers have it: wav-16000Hz-mono-padded."""
+    sound = [s.sample_rate and f'{s.sample_rate}Hz', s.channels and ('mono', 'stereo')[s.channels - 1]]
+    picture = [s.max_height != 360 and f'{s.max_height}p', s.exact_frames and 'exact'] if s.ext == 'mp4' else []
+    return '-'.join(filter(None, [s.ext, *sound, s.pad and 'padded', *picture]))
+
+
 def ledger_path(settings: Settings, shard: str = '') -> Path:
-    """Where the ledger of this ext and shard is."""
-    tag = (shard or settings.shard).replace('/', '-of-')
-    return settings.wavs / (f'{settings.ext}.sqlite3' if tag == '0-of-1' else f'ledgers/{settings.ext}-{tag}.sqlite3')
+    """Where the ledger of this make and shard is: that of a whole and plain ext stands beside the clips."""
+    make, tag = make_of(settings), (shard or settings.shard).replace('/', '-of-')
+    plain = settings.wavs / f'{make}.sqlite3' if make in ENCODE else settings.wavs / 'ledgers' / f'{make}.sqlite3'
+    return plain if tag == '0-of-1' else settings.wavs / 'ledgers' / f'{make}-{tag}.sqlite3'
 
 
 def find_ledgers(settings: Settings) -> list[Path]:
-    """All ledgers under the root, of every ext and shard, also those that other machines brought."""
+    """All ledgers under the root, of every make and shard, also those that other machines brought."""
     whole = [settings.wavs / f'{ext}.sqlite3' for ext in ENCODE]  # named, for to list two million clips takes long
     return [path for path in whole if path.exists()] + sorted(settings.wavs.glob('ledgers/*.sqlite3'))
 
 
-def of_ext(path: Path, ext: str) -> bool:
-    return re.split(r'[-.]', path.name)[0] == ext
+def made_by(ledger: Path) -> str:
+    """The make of a ledger's clips."""
+    return re.sub(r'(-\d+-of-\d+)?\.sqlite3$', '', ledger.name)
+
+
+def find_siblings(settings: Settings) -> list[Path]:
+    """The ledgers of our make, without our own."""
+    return [path for path in find_ledgers(settings) if made_by(path) == make_of(settings) and path != settings.ledger]
+
+
+def find_rivals(settings: Settings) -> dict[Path, int]:
+    """The ledgers of another make whose clips have the same files as ours, and how many there are."""
+    found, ours = dict[Path, int](), make_of(settings)
+    for path in find_ledgers(settings):
+        if made_by(path) != ours and made_by(path).split('-')[0] == settings.ext:
+            with contextlib.closing(open_db(path, write=False)) as db:
+                named = db.execute("SELECT value FROM state WHERE name = 'names'").fetchone()
+                if named and named[0] == settings.name:
+                    found[path] = db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
+    return {path: count for path, count in found.items() if count}
+
+
+def check_make(settings: Settings) -> list[Path]:
+    """The ledgers whose clips this run is to replace; UsageError if it would without being told so."""
+    rivals = find_rivals(settings)
+    theirs = ', '.join(f'{count} clips of {made_by(path)}' for path, count in rivals.items())
+    ways = 'name another root or another `name`, or set remake to replace them one by one'
+    require(
+        settings.remake or not rivals, f'{settings.wavs} holds {theirs}, whose files {make_of(settings)} shares; {ways}'
+    )
+    return list(rivals)
 
 
 def remedy_for(error: sqlite3.Error) -> str:
@@ -665,7 +711,7 @@ class Ledger:
 
     def __init__(self, settings: Settings, write: bool = True, path: Path | None = None) -> None:
         self.path, self.settings, self.write = path or settings.ledger, settings, write
-        self.sharded = settings.shard != '0/1'
+        self.sharded, self.rivals = settings.shard != '0/1', list[Ledger]()  # rivals: ledgers whose clips we replace
         self.db = open_db(self.path, write)
         self.committed, self.changed, self.routes = time.monotonic(), False, dict[str, Learned]()
         if write:
@@ -674,6 +720,7 @@ class Ledger:
             self.db.execute('PRAGMA synchronous = NORMAL')
             self.db.execute('PRAGMA cache_size = -24000')  # KiB; the unique index is filled in no order
             self.set('writer', f'process {os.getpid()} on {platform.node()}')
+            self.set('names', settings.name)
 
     def __enter__(self) -> Ledger:
         return self
@@ -1078,7 +1125,7 @@ class Job:
 # ---------------------------------------------------------------------------------------------------------- metadata
 
 RECORDS = """
-SELECT c.name, c.path, a.extra,
+SELECT c.name, l.name, c.path, a.extra,
     (c.language IS NULL) || (c.padded IS NULL) || (t.tags = '[]') || (t.labels = '[]'),  -- the shape of the record
     json_object('id', c.name, 'ext', ?, 'path', c.path, 'title', c.title,
         'url', 'https://www.youtube.com/watch?v=' || c.ytid, 'tags', json(t.tags), 'labels', json(t.labels),
@@ -1086,6 +1133,8 @@ SELECT c.name, c.path, a.extra,
         'duration', c.duration, 'format_id', c.format, 'language', c.language, 'padded', c.padded)
 FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
 WHERE c.status = 'done' ORDER BY c.id, l.rank, l.id, a.position"""
+MANIFEST = ['path', 'ytid', 'start', 'end', 'duration', 'tags', 'classes', 'labels']
+MISSING = ['ytid', 'start', 'end', 'reason', 'message', 'since', 'tags', 'classes', 'labels']
 SPLIT_FOLDER = re.compile(  # as Hugging Face's datasets knows it; where there is one, it looks nowhere else
     r'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?'
     r'(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
@@ -1110,18 +1159,16 @@ def join_records(records: list[dict[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, str, str]]:
-    """Name, path, shape (records of one shape have the same fields) and record (JSON) of each clip that is there."""
+def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, str, str, str]]:
+    """Name, split, path, shape (records of one shape have the same fields) and record (JSON) of each clip that is
+    there."""
     for name, group in itertools.groupby(db.execute(RECORDS, (ext,)), key=operator.itemgetter(0)):
-        rows = [
-            (path, extra, shape, text.replace(',"language":null', '').replace(',"padded":null', ''))
-            for _, path, extra, shape, text in group
-        ]
-        path, extra, shape, text = rows[0]
+        rows = [(*told, text.replace(',"language":null', '').replace(',"padded":null', '')) for _, *told, text in group]
+        split, path, extra, shape, text = rows[0]
         if extra or len(rows) > 1:
-            record = join_records([json.loads(text) | json.loads(extra or '{}') for _, extra, _, text in rows])
+            record = join_records([json.loads(text) | json.loads(extra or '{}') for *_, extra, _, text in rows])
             text, shape = json.dumps(record, ensure_ascii=False), ' '.join([shape, *record])
-        yield name, path, shape, text
+        yield name, split, path, shape, text
 
 
 class Listing:
@@ -1146,15 +1193,16 @@ class Listing:
             shutil.copyfileobj(self.body, out, 1 << 20)
 
 
-def write_records(db: sqlite3.Connection, settings: Settings) -> tuple[int, list[Path]]:
-    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there are,
-    and the files."""
-    listings, count, between = dict[str, Listing](), 0, b''
+def write_records(db: sqlite3.Connection, settings: Settings) -> tuple[Counter[str], list[Path]]:
+    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there are
+    of each split, and the files."""
+    listings, count = dict[str, Listing](), Counter[str]()
     with replacing(settings.metadata, 'wb') as out:
         out.write(b'{')
-        for count, (name, path, shape, text) in enumerate(read_records(db, settings.ext), 1):  # noqa: B007
-            out.write(b'%b\n"%b": %b' % (between, name.encode(), record := text.encode()))
-            between, file = b',', path.removeprefix('wavs/')
+        for name, split, path, shape, text in read_records(db, settings.ext):
+            out.write(b'%b\n"%b": %b' % (b',' if count else b'', name.encode(), record := text.encode()))
+            count[split] += 1
+            file = path.removeprefix('wavs/')
             folder = found[0] if '/' in file and (found := SPLIT_FOLDER.match(file)) else ''
             if folder not in listings:
                 listings[folder] = Listing(settings.wavs / folder / 'metadata.jsonl')
@@ -1167,6 +1215,38 @@ def write_records(db: sqlite3.Connection, settings: Settings) -> tuple[int, list
     return count, [settings.metadata, *(listing.path for listing in listings.values())]
 
 
+def read_indices(settings: Settings) -> dict[str, str]:
+    """Tag -> class index, as class_labels_indices.csv has them; nothing where that is not there (for --merge)."""
+    path = find_list(settings, 'class_labels_indices.csv')
+    if not path.exists():
+        return {}
+    with open(path, encoding='utf-8-sig', newline='') as lines:
+        return {row['mid']: row['index'] for row in csv.DictReader(lines)}
+
+
+def write_manifests(job: Job, indices: dict[str, str]) -> list[Path]:
+    """Of what the settings choose, list by list: <split>.csv of the clips that are there, <split>_missing.csv of the
+    rows whose clips are not, and why."""
+    classes, settings = dict[int, list[str]](), job.settings
+    for id, *texts in job.db.execute('SELECT id, tags, labels FROM tagset'):
+        tags, labels = map(json.loads, texts)
+        classes[id] = [','.join(tags), ','.join(indices.get(tag, '') for tag in tags), ';'.join(labels)]
+    seconds, query = 'c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0', f'FROM {job.TABLES} WHERE l.id = ? AND '
+    there = f"SELECT c.path, {seconds}, c.duration, a.tagset {query} c.status = 'done'{job.where} ORDER BY a.position"
+    since = "strftime('%Y-%m-%dT%H:%M:%SZ', c.settled, 'unixepoch')"
+    why = f"ifnull(c.reason, 'not tried'), c.message, {since}, a.tagset"
+    missing = f"SELECT {seconds}, {why} {query} c.status IS NOT 'done'{job.where} ORDER BY a.position"
+    made = []
+    for split, list_id in job.reader.ids.items():
+        for name, head, sql in ((split, MANIFEST, there), (f'{split}_missing', MISSING, missing)):
+            made.append(settings.wavs / f'{name}.csv')
+            with replacing(made[-1]) as out:
+                table = csv.writer(out, lineterminator='\n')
+                table.writerow(head)
+                table.writerows((*row, *classes[tagset]) for *row, tagset in job.db.execute(sql, (list_id,)))
+    return made
+
+
 def stamp(path: Path) -> str:
     """Size and time of a file, '' for none: whether it is the one that was met before."""
     with contextlib.suppress(OSError):
@@ -1175,25 +1255,40 @@ def stamp(path: Path) -> str:
     return ''
 
 
-def merge_metadata(ledger: Ledger) -> str:
-    """The metadata and the listings, anew if anything has changed since they were made; says how many records there
-    are."""
-    settings = ledger.settings
-    before = json.loads(ledger.get('written') or '{}')
+def count_others(settings: Settings) -> int:
+    """Clips of other makes that are there."""
+    count = 0
+    for path in find_ledgers(settings):
+        if made_by(path) != make_of(settings):
+            with contextlib.closing(open_db(path, write=False)) as db:
+                count += db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
+    return count
+
+
+def merge_metadata(ledger: Ledger, job: Job) -> str:
+    """The metadata, the listings and the manifests, anew if anything has changed since they were made; says how many
+    records there are."""
+    settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
+    chosen = [getattr(settings, name) for name in CHOOSING]
     files = before.get('files', {})
-    if not files or any(stamp(Path(path)) != then for path, then in files.items()):
+    same = before.get('chosen') == chosen and all(stamp(Path(path)) == then for path, then in files.items())
+    if not files or not same:
         ledger.commit(at_once=True)
         count, paths = write_records(ledger.db, settings)
-        before = {'records': count, 'files': {str(path): stamp(path) for path in paths}}
+        paths += write_manifests(job, read_indices(settings))
+        before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
         if ledger.write:
             ledger.set('written', json.dumps(before))
             ledger.changed = False
-    return f'{before["records"]} records in {settings.metadata}'
+    records, others = before['records'], count_others(settings)
+    by_split = ', '.join(f'{split} {count}' for split, count in records.items())
+    rest = f'; {others} clips of other makes' if others else ''
+    return f'{sum(records.values())} records in {settings.metadata}{": " if by_split else ""}{by_split}{rest}'
 
 
 def learn(ledger: Ledger, path: Path) -> None:
-    """Take over what another ledger knows, if it has changed: its lists, and what is settled; of another ext, only
-    what is gone."""
+    """Take over what another ledger knows, if it has changed: its lists, and what is settled; of another make,
+    only what is gone."""
     known, now = f'learned {path.name}', f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'
     if ledger.get(known) == now:
         return
@@ -1202,9 +1297,11 @@ def learn(ledger: Ledger, path: Path) -> None:
     ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
     try:
         with ledger.whole_or_nothing():
-            if of_ext(path, ledger.settings.ext):
+            if made_by(path) == make_of(ledger.settings):
                 copy_lists(ledger.db)
-            copy_fates(ledger.db, "('done', 'gone')" if of_ext(path, ledger.settings.ext) else "('gone')")
+                copy_fates(ledger.db, "('done', 'gone')")
+            else:
+                copy_fates(ledger.db, "('gone')")
             ledger.set(known, now)
     finally:
         ledger.commit(at_once=True, patience=60)
@@ -1242,23 +1339,6 @@ def copy_lists(db: sqlite3.Connection) -> None:
             'JOIN clip m ON (m.ytid, m.start_ms, m.end_ms) = (c.ytid, c.start_ms, c.end_ms) WHERE a.list = ?',
             (ours, theirs),
         )
-
-
-def merge_ledgers(settings: Settings) -> str:
-    """The metadata of all ledgers of this ext, those of shards among them; beside a run, of what that has so far."""
-    paths = [path for path in find_ledgers(settings) if of_ext(path, settings.ext)]
-    require(paths, f'{settings.wavs} has no ledger of {settings.ext}: nothing to merge')
-    settings.ledger = ledger_path(settings, '0/1')
-    try:
-        lock = claim(settings.ledger)
-    except UsageError:
-        with Ledger(settings, write=False) as ledger:
-            return merge_metadata(ledger)
-    with lock, Ledger(settings) as ledger:
-        for path in paths:
-            if path != ledger.path:
-                learn(ledger, path)
-        return merge_metadata(ledger)
 
 
 def is_whole(clip: Path, size: int, digest: str) -> bool:
@@ -1545,6 +1625,19 @@ def measure(path: Path) -> float:
     return float(made.info.length) if made is not None and made.info else 0.0  # a file without tags is falsy
 
 
+def may_adopt(settings: Settings, path: Path) -> bool:
+    """Whether a file that is in no ledger may be a clip of this make; of a padded one nobody knows its silence."""
+    import mutagen
+
+    if settings.pad or settings.remake or not path.exists():
+        return False
+    with contextlib.suppress(mutagen.MutagenError):
+        told = getattr(mutagen.File(path), 'info', None)
+        wanted = {'sample_rate': settings.sample_rate, 'channels': settings.channels}
+        return all(value in (None, getattr(told, name, value)) for name, value in wanted.items())
+    return False
+
+
 def place(settings: Settings, segment: Segment) -> Path:
     """Where a clip belongs. Folders of 5000 are what file systems and people can still look into."""
     fields = {key: getattr(segment, key) for key in ('ytid', 'split', 'start', 'end', 'index')}
@@ -1667,7 +1760,7 @@ class Worker:
     def fetch(self, task: Task) -> Result:
         """One clip, from the question to where it waits for its place in wavs/."""
         settings, segment, path = self.settings, task.segment, place(self.settings, task.segment)
-        there = measure(path) if task.keep and not settings.pad else 0.0  # how much is silence nobody knows
+        there = measure(path) if task.keep and may_adopt(settings, path) else 0.0
         if there and abs(there - (segment.end - segment.start)) <= self.tolerance:  # but in no ledger
             nameless = {'title': '', 'format_id': ''}
             return Result(segment, DONE, DONE, record=describe(settings, path, path, nameless, there))
@@ -2400,7 +2493,7 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
             pace.see(task, pool.result(task, future), time.time())
         if not job.settings.limit:  # else what it takes is read already
             job.reader.step()
-        bar.show(weather(pace, time.time()))
+        bar.show(weather(pace, time.time()), len(pace.backlog.waiting))
         job.reader.ledger.commit()
         job.reader.ledger.remember(pace.learned)
 
@@ -2414,6 +2507,36 @@ OPEN = (FAILED, '')  # statuses of rows that are not settled; '': not tried
 def count(counts: Counter[tuple], *statuses: str) -> int:
     """How many rows have one of these statuses."""
     return sum(n for (*_, status, _), n in counts.items() if status in statuses)
+
+
+def headline(settings: Settings) -> str:
+    """What is counted: lists, choice, make and root."""
+    chosen = {name: getattr(settings, name) for name in ('labels', 'exclude', 'per_label', 'limit')}
+    told = [
+        f'{name} {", ".join(value) if isinstance(value, list) else value}' for name, value in chosen.items() if value
+    ]
+    told += [f'shard {settings.shard}'] if settings.shard != '0/1' else []
+    return f'{"; ".join([", ".join(settings.splits), *told])}: {make_of(settings)} in {settings.root}'
+
+
+def command(settings: Settings, *more: str) -> str:
+    """The line to paste that does something else with the same job."""
+    words = ['python', 'download.py']
+    for name, value in settings.given.items():
+        if name in (*CHOOSING, *MAKING, 'preset', 'root'):
+            flag = f'--{name.replace("_", "-")}'
+            no = isinstance(value, bool) and not value
+            words += [flag.replace('--', '--no-', 1) if no else flag]
+            words += [] if isinstance(value, bool) else map(str, value if isinstance(value, list) else [value])
+    return shlex.join([*words, *more])
+
+
+def tabulate(rows: list[list], left: tuple[int, ...] = (0,)) -> str:
+    """A table of at most 80 columns, its head first; columns that are all zero or empty are left out."""
+    shown = [n for n in range(len(rows[0])) if n < 2 or any(row[n] for row in rows[1:])]
+    widths = {n: max(len(str(row[n])) for row in rows) for n in shown}
+    lines = ('  '.join(f'{row[n]!s:{"<" if n in left else ">"}{widths[n]}}' for n in shown) for row in rows)
+    return '\n'.join(line[:80].rstrip() for line in lines)
 
 
 class Progress:
@@ -2434,19 +2557,21 @@ class Progress:
         self.seen |= {status: count(self.counts, status) for status in (DONE, GONE)}
         self.bar.n = self.bar.initial = self.bar.last_print_n = self.seen.total()
         self.bar.total, left = self.counts.total(), count(self.counts, *OPEN)
-        share = f' (shard {settings.shard})' if settings.shard != '0/1' else ''
         found = f'{self.bar.total} rows, {self.bar.total - left} settled ({self.seen[DONE]} done), {left} to do'
-        say(f'{", ".join(settings.splits)}{share}: {found}, {settings.ext} in {settings.wavs}')
+        say(f'{headline(settings)}\n{found}')
         need, free = left * clip_size(settings) / 1e9, shutil.disk_usage(settings.wavs).free / 1e9
         if free < need:
             say(f'about {need:.1f} GB are needed and {free:.1f} GB are free: the run stops before the disk is full')
 
-    def show(self, weather: str = '') -> None:
-        """What came and what is going on."""
+    def show(self, weather: str = '', waiting: int = 0) -> None:
+        """What came, how many rows wait for another try, and what is going on."""
         if not self.counts and (self.job.reader.whole or self.job.settings.limit):
             self.count()
         self.bar.set_description(weather, refresh=False)
-        self.bar.set_postfix({status: self.seen[status] for status in (DONE, GONE, FAILED)}, refresh=False)
+        told = {status: self.seen[status] for status in (DONE, GONE, FAILED)} | (
+            {'waiting': waiting} if waiting else {}
+        )
+        self.bar.set_postfix(told, refresh=False)
         self.bar.update(self.seen.total() - self.bar.n)
         news, now = (weather, self.bar.n), time.monotonic()
         if not self.terminal and news != self.news and now - self.spoke > self.EVERY:
@@ -2460,22 +2585,22 @@ def outcome(counts: Counter[tuple[str, str]], examples: dict[str, str], skipped:
     for status in (DONE, GONE, FAILED):
         rows.append((status, count(counts, status), ''))
         found = [(reason, n) for (of, reason), n in counts.most_common() if of == status != DONE]
-        rows += [(f'  {reason}', n, examples.get(reason, '')[:110]) for reason, n in found]
+        rows += [(f'  {reason}', n, examples.get(reason, '')) for reason, n in found]
     rows += [('not tried', count(counts, ''), ''), ('rows skipped', skipped, '')]
-    return '\n'.join(f'{name:<16}{n:>9}  {example}'.rstrip() for name, n, example in rows)
+    return '\n'.join(f'{name:<16}{n:>9}  {example}'[:80].rstrip() for name, n, example in rows)
 
 
 def plan(job: Job) -> str:
     """What a run would do, by list."""
-    lines = [f'{"":<20}{"rows":>10}{"settled":>10}{"done":>10}{"to do":>10}{"shared":>10}  with the lists above']
+    rows = [['', 'rows', 'settled', 'done', 'to do', 'shared with the lists above']]
     own, shared = job.counts('l.id'), job.counts('l.id', of=job.shared)
     for split, id in job.reader.ids.items():
         found, others = (Counter({key: n for key, n in all.items() if key[0] == id}) for all in (own, shared))
-        left, done, total, again = count(found, *OPEN), count(found, DONE), found.total(), others.total()
-        lines.append(f'{split:<20}{total + again:>10}{total - left:>10}{done:>10}{left:>10}{again:>10}')
+        left, total, again = count(found, *OPEN), found.total(), others.total()
+        rows.append([split, total + again, total - left, count(found, DONE), left, again])
     size, skipped = count(own, *OPEN) * clip_size(job.settings) / 1e6, job.total('skipped')
-    lines.append(f'to do: about {size:,.0f} MB of {job.settings.ext}; {skipped} lines are no rows')
-    return '\n'.join(lines)
+    end = f'to do: about {size:,.0f} MB of {job.settings.ext}; {skipped} lines are no rows'
+    return f'{headline(job.settings)}\n{tabulate(rows)}\n{end}'
 
 
 def coverage(job: Job) -> list[list]:
@@ -2483,6 +2608,8 @@ def coverage(job: Job) -> list[list]:
     classes, labels = defaultdict[str, Counter[str]](Counter), job.reader.labels
     for (tagset, status, reason), n in job.counts('a.tagset', of='').items():
         for name in job.classes[tagset]:
+            if job.choice and not job.choice.takes([name]):
+                continue
             classes[name][{DONE: 'there', GONE: f'gone: {reason}'}.get(status, 'left')] += n
     reasons, table = sorted(set().union(*classes.values()) - {'there', 'left'}), []
     for name, found in classes.items():
@@ -2495,12 +2622,12 @@ def coverage(job: Job) -> list[list]:
 
 def show_coverage(table: list[list]) -> str:
     reasons = [name.removeprefix('gone: ') for name in table[0][6:]]
-    lines = [f'{"class":<36}{"rows":>9}{"there":>9}{"left":>9}{"lost":>8}  gone']
-    for _, label, rows, there, left, lost, *gone in table[1:]:
+    rows = [['class', 'rows', 'there', 'left', 'lost', 'gone']]
+    for _, label, total, there, left, lost, *gone in table[1:]:
         why = ', '.join(f'{reason} {n}' for n, reason in sorted(zip(gone, reasons, strict=True), reverse=True) if n)
-        label = textwrap.shorten(label, 35, placeholder='…')
-        lines.append(f'{label:<36}{rows:>9}{there:>9}{left:>9}{lost:>8.1%}  {why}'.rstrip())
-    return '\n'.join(lines)
+        share = f'{lost:.1%}' if lost else ''
+        rows.append([textwrap.shorten(label, 30, placeholder='…'), total, there, left, share, why])
+    return tabulate(rows, left=(0, 5))
 
 
 # -------------------------------------------------------------------------------------------------------------- main
@@ -2510,17 +2637,28 @@ NONE = type(None)
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
-def number_or_json(text: str) -> Any:  # argparse names it to whom gives neither
-    return json.loads('null' if text.lower() == 'none' else text)
+def number(text: str) -> Any:
+    try:
+        return json.loads('null' if text.lower() == 'none' else text)
+    except ValueError:
+        thousands = f', such as {text[:-1]}000' if re.fullmatch(r'\d+k', text.lower()) else ''
+        raise argparse.ArgumentTypeError(f'{text!r} is no number; use digits{thousands}') from None
+
+
+def from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f'{text!r} is no JSON, such as {{"retries": 3}}') from None
 
 
 KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> its types, how argparse reads the flag
     'bool': ((bool,), {'action': argparse.BooleanOptionalAction}),
     'list[str]': ((list,), {'nargs': '*', 'metavar': 'NAME'}),
-    'dict': ((dict,), {'type': number_or_json, 'metavar': 'JSON'}),
-    'float': ((int, float), {'type': number_or_json, 'metavar': 'FLOAT'}),
-    'int': ((int,), {'type': number_or_json, 'metavar': 'INT'}),
-    'int | None': ((int, NONE), {'type': number_or_json, 'metavar': 'INT'}),
+    'dict': ((dict,), {'type': from_json, 'metavar': 'JSON'}),
+    'float': ((int, float), {'type': number, 'metavar': 'FLOAT'}),
+    'int': ((int,), {'type': number, 'metavar': 'INT'}),
+    'int | None': ((int, NONE), {'type': number, 'metavar': 'INT'}),
     'str': ((str,), {'metavar': 'TEXT'}),
     'str | None': ((str, NONE), {'nargs': '?', 'const': '', 'metavar': 'FILE'}),
 }
@@ -2569,11 +2707,16 @@ def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, over them what a preset makes of them, and over that the flags."""
     block = list(read_block(Path(__file__).read_text(encoding='utf-8')))
     edited = {name: globals()[name] for _, name, *_ in block}
-    flags = vars(make_parser(block).parse_args(argv))
+    words = [re.sub('^--[\\w-]+', lambda flag: flag[0].replace('_', '-'), word) for word in argv or sys.argv[1:]]
+    found, unknown = make_parser(block).parse_known_args(words)
+    if unknown:
+        hint = nearest(unknown[0].partition('=')[0], [f'--{name.replace("_", "-")}' for name in edited], 1)
+        raise UsageError(f'{unknown[0]} is no flag{hint} (see --help)')
+    flags = vars(found)
     given = edited | flags
     for _, name, kind, _ in block:
         require(type(given[name]) in KINDS[kind][0], f'{name}: use {kind}, not {type(given[name]).__name__}')
-    settings = Settings(**edited | PRESETS.get(given['preset'], {}) | flags)
+    settings = Settings(**edited | PRESETS.get(given['preset'], {}) | flags, given=flags)
     check_settings(settings)
     return settings
 
@@ -2658,7 +2801,8 @@ def open_root(settings: Settings) -> None:
     """Add the paths to the settings, and make the folders where they are missing."""
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
-    settings.ledger, tag = ledger_path(settings), f'{settings.ext}-{settings.shard.replace("/", "-of-")}'
+    settings.ledger = ledger_path(settings)
+    tag = settings.ledger.stem  # make and shard
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}-'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
@@ -2729,7 +2873,10 @@ def settle(job: Job, bar: Progress, result: Result) -> None:
     if result.reason == 'unexpected' and result.reason not in bar.examples:
         say(f'unexpected, please report it:\n{result.message}')
     if result.made:
-        path = job.settings.root / result.record['path']
+        segment, path = result.segment, job.settings.root / result.record['path']
+        for rival in job.reader.ledger.rivals:  # whose clip it replaces
+            seconds = round(1000 * segment.start), round(1000 * segment.end)
+            rival.reopen('(ytid, start_ms, end_ms) = (?, ?, ?)', segment.ytid, *seconds)
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(result.made, path)
     job.reader.ledger.settle(result)
@@ -2757,6 +2904,11 @@ def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
 def open_lists(settings: Settings, ledger: Ledger) -> Reader:
     """The lists, AudioSet's first, and the names of their classes, fetched where they are missing."""
     order, routes = sorted(settings.splits, key=rank_of), settings.routes.values()
+    for split in order:
+        if split not in WEAK + STRONG and not (path := list_path(settings, split)).exists():
+            there = [file.stem.removesuffix('_segments') for file in path.parent.glob('*.[ct]sv')]
+            hint = nearest(split, [*WEAK, *STRONG, *there])
+            raise UsageError(f'splits: there is no list {split!r} ({path} or {split}.csv){hint}')
     paths = {split: provide(list_path(settings, split), routes) for split in order}
     lists = {split: (path, recognise(path)) for split, path in paths.items()}
     strong = any('clip' in form.columns for _, form in lists.values())
@@ -2796,6 +2948,33 @@ def open_job(settings: Settings, ledger: Ledger) -> Job:
     return job
 
 
+def job_of(ledger: Ledger) -> Job:
+    """What the settings choose of the lists that the ledger has, whether or not their files are there."""
+    settings, known = ledger.settings, dict(ledger.db.execute('SELECT name, id FROM list'))
+    there = find_list(settings, 'class_labels_indices.csv').exists()
+    reader = Reader(ledger, {}, published(settings, 'class_labels_indices.csv') if there else {}, {})
+    reader.ids = {split: known[split] for split in sorted(settings.splits, key=rank_of) if split in known}
+    return Job(reader, settings, make_choice(settings, reader))
+
+
+def merge_ledgers(settings: Settings) -> str:
+    """The metadata of all ledgers of this make, those of shards among them; beside a run, of what that has so far."""
+    settings.ledger = ledger_path(settings, '0/1')
+    shards = find_siblings(settings)
+    require(
+        shards or settings.ledger.exists(), f'{settings.wavs} has no ledger of {make_of(settings)}: nothing to merge'
+    )
+    with contextlib.ExitStack() as held:
+        try:
+            held.enter_context(claim(settings.ledger))
+            ledger = held.enter_context(Ledger(settings))
+        except UsageError:
+            ledger, shards = held.enter_context(Ledger(settings, write=False)), []
+        for path in shards:
+            learn(ledger, path)
+        return merge_metadata(ledger, job_of(ledger))
+
+
 def look(settings: Settings) -> str:
     """What --dry-run and --report tell; beside a run, of what that has read so far."""
     with contextlib.ExitStack() as held:
@@ -2805,6 +2984,8 @@ def look(settings: Settings) -> str:
         except UsageError as busy:
             ledger = held.enter_context(Ledger(settings, write=False))
             say(f'{busy}'.partition(';')[0] + ': as far as that is')
+        if settings.dry_run:
+            check_make(settings)
         job = open_job(settings, ledger)
         if not settings.limit:
             job.reader.finish()
@@ -2812,25 +2993,24 @@ def look(settings: Settings) -> str:
             return plan(job)
         table = coverage(job)
     if not settings.report:
-        return show_coverage(table)
+        return f'{headline(settings)}\n{show_coverage(table)}'
     with replacing(Path(settings.report)) as out:
         csv.writer(out, lineterminator='\n').writerows(table)
     return f'{len(table) - 1} classes in {settings.report}'
 
 
-def settle_rows(settings: Settings, ledger: Ledger) -> int:
-    """Find out what is to be done, do it, and say what came of it; returns how many rows are left."""
-    job = open_job(settings, ledger)
+def settle_rows(job: Job) -> int:
+    """Do what is to be done, and say what came of it; returns how many rows are left."""
+    settings, bar = job.settings, Progress(job)
     job.reopen(settings.again)
-    bar = Progress(job)
     with bar.bar:
         stop = fetch_rows(settings, job, bar)
         bar.show()
     counts = job.counts() if stop or bar.examples else bar.counts
-    say(outcome(counts, bar.examples, job.total('skipped')))
+    say(f'\n{headline(settings)}\n{outcome(counts, bar.examples, job.total("skipped"))}')
     table = coverage(job)[:11] if bar.examples else []
     if table[1:] and table[1][5]:
-        say(f'\n{show_coverage(table)}\npython download.py --report shows all classes\n')
+        say(f'\n{show_coverage(table)}\n{command(settings, "--report")} shows all classes\n')
     left = count(counts, *OPEN)
     if stop:
         need = f'{left} rows are left, which need about {left * clip_size(settings) / 1e9:.2f} GB'
@@ -2839,27 +3019,30 @@ def settle_rows(settings: Settings, ledger: Ledger) -> int:
 
 
 def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
-    """Our ledger, for us alone; so are all of this ext for --verify and without shards, which a shard keeps out."""
+    """Our ledger, for us alone; so are all of this make for --verify and without shards, which a shard keeps out."""
+    rivals = check_make(settings)
     held.enter_context(claim(settings.ledger))
-    others = [path for path in find_ledgers(settings) if path != settings.ledger]
-    ours = [path for path in others if of_ext(path, settings.ext)]
-    sharded = settings.shard != '0/1'
+    ours, sharded = find_siblings(settings), settings.shard != '0/1'
     with contextlib.ExitStack() as lent:
         for path in ours if settings.verify or not sharded else [ledger_path(settings, '0/1')]:
             (lent if sharded else held).enter_context(claim(path, patience=2))  # other shards look for a moment, too
         ledger = held.enter_context(Ledger(settings))
-        for path in others:
-            learn(ledger, path)
+        for path in find_ledgers(settings):
+            if path != settings.ledger:
+                learn(ledger, path)
+        for path in rivals:
+            held.enter_context(claim(path, patience=2))
+            ledger.rivals.append(held.enter_context(Ledger(settings, path=path)))
         if settings.verify:
             verify_clips([ledger, *(lent.enter_context(Ledger(settings, path=path)) for path in ours)])
     return ledger
 
 
-def make_metadata(ledger: Ledger, most: float = math.inf) -> str:
+def make_metadata(ledger: Ledger, job: Job | None, most: float = math.inf) -> str:
     """The metadata, if the ledger has at most so many bytes (150 MB: 2 s) and is not a shard's; says what there is."""
-    if ledger.sharded or ledger.path.stat().st_size > most:
-        return 'python download.py --merge makes the metadata of all there is'
-    return merge_metadata(ledger)
+    if ledger.sharded or not job or ledger.path.stat().st_size > most:
+        return f'{command(ledger.settings, "--merge")} makes the metadata of all there is'
+    return merge_metadata(ledger, job)
 
 
 def run(settings: Settings) -> int:
@@ -2867,15 +3050,15 @@ def run(settings: Settings) -> int:
     check_ydl_opts(settings)
     settings.cookies = read_cookies(settings.cookie_path)
     with contextlib.ExitStack() as held:
-        ledger = open_ledger(settings, held)
+        ledger, job = open_ledger(settings, held), None
         for remains in [*settings.temps.glob(f'{settings.run_prefix}*'), settings.parts]:
             shutil.rmtree(remains, ignore_errors=True)  # of a run that was killed
         try:
-            left = settle_rows(settings, ledger)
+            left = settle_rows(job := open_job(settings, ledger))
         except KeyboardInterrupt:
-            print(f'\ninterrupted; {make_metadata(ledger, most=150e6)}; the same command goes on', file=sys.stderr)
+            print(f'\ninterrupted; {make_metadata(ledger, job, most=150e6)}; the same command goes on', file=sys.stderr)
             return 130
-        say(make_metadata(ledger))
+        say(make_metadata(ledger, job))
     return 1 if left else 0
 
 
