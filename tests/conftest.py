@@ -133,7 +133,8 @@ def opened(
         wavs, path = pathlib.Path(folder), ledger or pathlib.Path(folder, 'm4a.sqlite3')
         choice = settings.pop('choice', None)
         plain = {'csvs': csvs, 'wavs': wavs, 'ledger': path, 'ext': 'm4a', 'limit': None, 'shard': '0/1'}
-        plain |= dict.fromkeys(['sample_rate', 'channels', 'pad', 'exact_frames', 'remake']) | {'name': 'id_{ytid}'}
+        plain |= dict.fromkeys(['sample_rate', 'channels', 'pad', 'exact_frames', 'remake', 'labels', 'exclude'])
+        plain |= {'name': 'id_{ytid}', 'per_label': None, 'splits': list(splits), 'root': wavs}
         made = argparse.Namespace(**{**plain, **settings})
         places = {split: download.list_path(made, split) for split in splits or ['eval']}
         lists = {split: (place, download.recognise(place)) for split, place in places.items()}

@@ -1,4 +1,4 @@
-"""A job is what it says: makes that do not mix, manifests of what the settings choose, lines that say what they count."""
+"""A job is what it says: makes that do not mix, manifests of what is chosen, lines that say what they count."""
 
 import csv
 import pathlib
