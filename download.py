@@ -1135,10 +1135,6 @@ FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN
 WHERE c.status = 'done' ORDER BY c.id, l.rank, l.id, a.position"""
 MANIFEST = ['path', 'ytid', 'start', 'end', 'duration', 'tags', 'classes', 'labels']
 MISSING = ['ytid', 'start', 'end', 'reason', 'message', 'since', 'tags', 'classes', 'labels']
-SPLIT_FOLDER = re.compile(  # as Hugging Face's datasets knows it; where there is one, it looks nowhere else
-    r'(?:[^/]+/)*?(?:[^/]*[-._ 0-9])?'
-    r'(?:train(?:ing)?|valid(?:ation)?|val|dev|test(?:ing)?|eval(?:uation)?)(?:[-._ 0-9][^/]*)?/'
-)
 
 
 def join_records(records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -1171,48 +1167,27 @@ def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, s
         yield name, split, path, shape, text
 
 
-class Listing:
-    """A metadata.jsonl as Hugging Face's audiofolder takes it: that learns columns and their types from the first
-    lines, so there one of each shape comes first."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)  # the clips may be elsewhere
-        self.path, self.heads = path, dict[str, bytes]()
-        self.body = tempfile.TemporaryFile(dir=path.parent)  # noqa: SIM115  # until `close`
-
-    def add(self, line: bytes, shape: str) -> None:
-        if shape in self.heads:
-            self.body.write(line)
-        else:
-            self.heads[shape] = line
-
-    def close(self) -> None:
-        self.body.seek(0)
-        with replacing(self.path, 'wb') as out, self.body:
-            out.writelines(self.heads.values())
-            shutil.copyfileobj(self.body, out, 1 << 20)
-
-
-def write_records(db: sqlite3.Connection, settings: Settings) -> tuple[Counter[str], list[Path]]:
-    """Make audioset_metadata.json, an id and its record a line, and the listings; returns how many records there are
-    of each split, and the files."""
-    listings, count = dict[str, Listing](), Counter[str]()
-    with replacing(settings.metadata, 'wb') as out:
+def write_records(db: sqlite3.Connection, settings: Settings) -> Counter[str]:
+    """Make audioset_metadata.json, an id and its record a line, and metadata.jsonl for Hugging Face's audiofolder; that
+    learns columns and their types from the first lines, so there one of each shape comes first. Returns how many
+    records there are of each split."""
+    count, heads = Counter[str](), dict[str, bytes]()
+    with tempfile.TemporaryFile(dir=settings.wavs) as body, replacing(settings.metadata, 'wb') as out:
         out.write(b'{')
         for name, split, path, shape, text in read_records(db, settings.ext):
             out.write(b'%b\n"%b": %b' % (b',' if count else b'', name.encode(), record := text.encode()))
+            line = b'{"file_name": "%b", %b\n' % (path.removeprefix('wavs/').encode(), record[1:])
+            if shape in heads:
+                body.write(line)
+            else:
+                heads[shape] = line
             count[split] += 1
-            file = path.removeprefix('wavs/')
-            folder = found[0] if '/' in file and (found := SPLIT_FOLDER.match(file)) else ''
-            if folder not in listings:
-                listings[folder] = Listing(settings.wavs / folder / 'metadata.jsonl')
-            listings[folder].add(b'{"file_name": "%b", %b\n' % (file[len(folder) :].encode(), record[1:]), shape)
         out.write(b'\n}\n')
-    for listing in listings.values():
-        listing.close()
-    if listings and '' not in listings:
-        (settings.wavs / 'metadata.jsonl').unlink(missing_ok=True)
-    return count, [settings.metadata, *(listing.path for listing in listings.values())]
+        body.seek(0)
+        with replacing(settings.wavs / 'metadata.jsonl', 'wb') as listing:
+            listing.writelines(heads.values())
+            shutil.copyfileobj(body, listing, 1 << 20)
+    return count
 
 
 def read_indices(settings: Settings) -> dict[str, str]:
@@ -1266,7 +1241,7 @@ def count_others(settings: Settings) -> int:
 
 
 def merge_metadata(ledger: Ledger, job: Job) -> str:
-    """The metadata, the listings and the manifests, anew if anything has changed since they were made; says how many
+    """The metadata, the listing and the manifests, anew if anything has changed since they were made; says how many
     records there are."""
     settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
     chosen = [getattr(settings, name) for name in CHOOSING]
@@ -1274,8 +1249,8 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
     same = before.get('chosen') == chosen and all(stamp(Path(path)) == then for path, then in files.items())
     if not files or not same:
         ledger.commit(at_once=True)
-        count, paths = write_records(ledger.db, settings)
-        paths += write_manifests(job, read_indices(settings))
+        count, manifests = write_records(ledger.db, settings), write_manifests(job, read_indices(settings))
+        paths = [settings.metadata, settings.wavs / 'metadata.jsonl', *manifests]
         before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
         if ledger.write:
             ledger.set('written', json.dumps(before))
@@ -2625,7 +2600,7 @@ def show_coverage(table: list[list]) -> str:
     rows = [['class', 'rows', 'there', 'left', 'lost', 'gone']]
     for _, label, total, there, left, lost, *gone in table[1:]:
         why = ', '.join(f'{reason} {n}' for n, reason in sorted(zip(gone, reasons, strict=True), reverse=True) if n)
-        share = f'{lost:.1%}' if lost else ''
+        share = f'{lost:.1%}' if any(row[5] for row in table[1:]) else ''
         rows.append([textwrap.shorten(label, 30, placeholder='…'), total, there, left, share, why])
     return tabulate(rows, left=(0, 5))
 

@@ -103,7 +103,8 @@ def test_what_is_wrong_is_refused(flags: list[str], said: str) -> None:
 )
 def test_what_is_wrong_is_said_in_one_line(program: Program, flags: list[str], said: str) -> None:
     program.offer(ROW)
-    program.site.files['comments_segments.csv'] = b'# nothing'
+    (program.root / 'csvs').mkdir(parents=True)
+    (program.root / 'csvs' / 'comments_segments.csv').write_bytes(b'# nothing')
     err = program.run(*flags, status=2).stderr
     assert said in err
     assert len(err.strip().splitlines()) == 1
