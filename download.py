@@ -2495,14 +2495,14 @@ def headline(settings: Settings) -> str:
 
 
 def command(settings: Settings, *more: str) -> str:
-    """The line to paste that does something else with the same job."""
-    words = ['python', 'download.py']
-    for name, value in settings.given.items():
-        if name in (*CHOOSING, *MAKING, 'preset', 'root'):
-            flag = f'--{name.replace("_", "-")}'
-            no = isinstance(value, bool) and not value
-            words += [flag.replace('--', '--no-', 1) if no else flag]
+    """The line to paste that does something else with the same job: what is not as the script's own settings say."""
+    words, here = ['python', 'download.py'], Path(__file__).resolve().parent
+    for name in (*CHOOSING, *MAKING):
+        flag, value = f'--{name.replace("_", "-")}', getattr(settings, name)
+        if value != globals()[name]:
+            words += [flag.replace('--', '--no-') if value is False else flag]
             words += [] if isinstance(value, bool) else map(str, value if isinstance(value, list) else [value])
+    words += [] if settings.root == here else ['--root', str(settings.root)]
     return shlex.join([*words, *more])
 
 
@@ -2691,7 +2691,7 @@ def read_settings(argv: list[str] | None) -> Settings:
     given = edited | flags
     for _, name, kind, _ in block:
         require(type(given[name]) in KINDS[kind][0], f'{name}: use {kind}, not {type(given[name]).__name__}')
-    settings = Settings(**edited | PRESETS.get(given['preset'], {}) | flags, given=flags)
+    settings = Settings(**edited | PRESETS.get(given['preset'], {}) | flags)
     check_settings(settings)
     return settings
 
