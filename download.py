@@ -2682,7 +2682,10 @@ def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, over them what a preset makes of them, and over that the flags."""
     block = list(read_block(Path(__file__).read_text(encoding='utf-8')))
     edited = {name: globals()[name] for _, name, *_ in block}
-    words = [re.sub('^--[\\w-]+', lambda flag: flag[0].replace('_', '-'), word) for word in argv or sys.argv[1:]]
+    words = [
+        re.sub('^--[\\w-]+', lambda flag: flag[0].replace('_', '-'), word)
+        for word in (sys.argv[1:] if argv is None else argv)
+    ]
     found, unknown = make_parser(block).parse_known_args(words)
     if unknown:
         hint = nearest(unknown[0].partition('=')[0], [f'--{name.replace("_", "-")}' for name in edited], 1)
