@@ -49,6 +49,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tarfile
 import tempfile
 import textwrap
 import threading
@@ -112,6 +113,7 @@ dry_run: bool = False  # only say how many rows there are, how many are settled 
 report: str | None = None  # only say which classes the clips cover; with the name of a file, as CSV there
 verify: bool = False  # check every clip that the ledger names and fetch again what is missing or damaged
 merge: bool = False  # only make audioset_metadata.json, from the ledgers of all shards
+pack: int | None = None  # only write what is there and not packed yet as WebDataset shards of so many clips, in packs/
 
 # ------------------------------------------------------------------------------------------------------------- types
 WEAK, STRONG = ('eval', 'balanced_train', 'unbalanced_train'), ('eval_strong', 'train_strong')  # AudioSet's own lists
@@ -177,7 +179,16 @@ other         failed     maybe  ^
 VERDICTS = [re.split(' {2,}', row, maxsplit=3) for row in WORDS.strip().splitlines()]
 VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
-CHOOSING = ['splits', 'labels', 'exclude', 'descendants', 'per_label', 'seed', 'limit']  # settings that choose rows
+CHOOSING = [
+    'splits',
+    'labels',
+    'exclude',
+    'descendants',
+    'per_label',
+    'seed',
+    'limit',
+    'preset',
+]  # settings that choose rows
 MAKING = ['ext', 'sample_rate', 'channels', 'pad', 'max_height', 'exact_frames', 'name']  # that decide on the clips
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
@@ -580,6 +591,8 @@ CREATE TABLE asks (       -- a row of a list asks for a clip
     PRIMARY KEY (list, position)) WITHOUT ROWID;
 CREATE TABLE route (      -- what it has learned of its limit: rows an hour, unix s
     name TEXT PRIMARY KEY, budget REAL, refused REAL, at REAL);
+CREATE TABLE pack (       -- a clip in packs/<list>-<shard>.tar
+    list INT, clip INT, shard INT, PRIMARY KEY (list, clip)) WITHOUT ROWID;
 CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);  -- who writes, what was written and learned
 CREATE INDEX asked ON asks (clip);
 CREATE INDEX left_over ON clip (id) WHERE status IS NULL OR status = 'failed';
@@ -1132,7 +1145,7 @@ SELECT c.name, l.name, c.path, a.extra,
         'ytid', c.ytid, 'split', l.name, 'start', c.start_ms / 1000.0, 'end', c.end_ms / 1000.0,
         'duration', c.duration, 'format_id', c.format, 'language', c.language, 'padded', c.padded)
 FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
-WHERE c.status = 'done' ORDER BY c.id, l.rank, l.id, a.position"""
+WHERE c.status = 'done' {only} ORDER BY c.id, l.rank, l.id, a.position"""
 MANIFEST = ['path', 'ytid', 'start', 'end', 'duration', 'tags', 'classes', 'labels']
 MISSING = ['ytid', 'start', 'end', 'reason', 'message', 'since', 'tags', 'classes', 'labels']
 
@@ -1155,10 +1168,11 @@ def join_records(records: list[dict[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def read_records(db: sqlite3.Connection, ext: str) -> Iterator[tuple[str, str, str, str, str]]:
+def read_records(db: sqlite3.Connection, ext: str, clips: str = '') -> Iterator[tuple[str, str, str, str, str]]:
     """Name, split, path, shape (records of one shape have the same fields) and record (JSON) of each clip that is
-    there."""
-    for name, group in itertools.groupby(db.execute(RECORDS, (ext,)), key=operator.itemgetter(0)):
+    there, or of some, whose numbers are given as JSON."""
+    query = RECORDS.format(only='AND c.id IN (SELECT value FROM json_each(?))' if clips else '')
+    for name, group in itertools.groupby(db.execute(query, (ext, *filter(None, [clips]))), operator.itemgetter(0)):
         rows = [(*told, text.replace(',"language":null', '').replace(',"padded":null', '')) for _, *told, text in group]
         split, path, extra, shape, text = rows[0]
         if extra or len(rows) > 1:
@@ -1219,7 +1233,34 @@ def write_manifests(job: Job, indices: dict[str, str]) -> list[Path]:
                 table = csv.writer(out, lineterminator='\n')
                 table.writerow(head)
                 table.writerows((*row, *classes[tagset]) for *row, tagset in job.db.execute(sql, (list_id,)))
+        made += write_for_trainers(job, split, list_id)
     return made
+
+
+def write_for_trainers(job: Job, split: str, list_id: int) -> list[Path]:
+    """Of a list, what is chosen and there, as the recipes of the presets read it: AST's (and SSAST's, CAV-MAE's)
+    datafile_<split>.json; for PANNs <split>_segments.csv, whose first three lines it skips."""
+    query = f"FROM {job.TABLES} JOIN tagset t ON t.id = a.tagset WHERE l.id = ? AND c.status = 'done'{job.where}"
+    columns = 'c.path, c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, t.tags'
+    rows = job.db.execute(f'SELECT {columns} {query} ORDER BY a.position', (list_id,))
+    if job.settings.preset == 'ast':
+        made = job.settings.wavs / f'datafile_{split}.json'
+        with replacing(made) as out:
+            between = '{"data": [\n'
+            for path, *_, tags in rows:
+                wav, mids = (job.settings.root / path).as_posix(), ','.join(json.loads(tags))
+                out.write(between + json.dumps({'wav': wav, 'labels': mids}, ensure_ascii=False))
+                between = ',\n'
+            out.write('\n]}\n' if between == ',\n' else '{"data": []}\n')
+        return [made]
+    if job.settings.preset == 'panns':
+        made = job.settings.wavs / f'{split}_segments.csv'
+        with replacing(made) as out:
+            out.write('# rows whose clips are there\n#\n# YTID, start_seconds, end_seconds, positive_labels\n')
+            for _, ytid, start, end, tags in rows:
+                out.write(f'{ytid}, {start:.3f}, {end:.3f}, "{",".join(json.loads(tags))}"\n')
+        return [made]
+    return []
 
 
 def stamp(path: Path) -> str:
@@ -1314,6 +1355,46 @@ def copy_lists(db: sqlite3.Connection) -> None:
             'JOIN clip m ON (m.ytid, m.start_ms, m.end_ms) = (c.ytid, c.start_ms, c.end_ms) WHERE a.list = ?',
             (ours, theirs),
         )
+
+
+def write_shard(path: Path, clips: Iterable[tuple[Path, str]]) -> None:
+    """A tar of clips, each beside its record (JSON), the same whenever it is written."""
+    with replacing(path, 'wb') as out, tarfile.open(fileobj=out, mode='w') as tar:
+        for clip, record in clips:
+            key = json.loads(record)['id']
+            for name, content in ((f'{key}{clip.suffix}', clip.read_bytes()), (f'{key}.json', record.encode())):
+                member = tarfile.TarInfo(name)
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def find_unpacked(job: Job, list_id: int, after: int, most: int) -> list[tuple[int, int]]:
+    """The next rows (position, clip) of a list that are chosen, there, in no list before and in no shard."""
+    unpacked = 'NOT EXISTS (SELECT 1 FROM pack p WHERE (p.list, p.clip) = (a.list, a.clip))'
+    query = f"SELECT a.position, a.clip FROM {job.TABLES} WHERE l.id = ? AND a.position > ? AND c.status = 'done'"
+    rest = f'{job.where}{job.first} AND {unpacked} ORDER BY a.position LIMIT ?'
+    return job.db.execute(query + rest, (list_id, after, most)).fetchall()
+
+
+def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
+    """Write the shards of a list; one that is not in the ledger yet is written again. Returns how many clips came."""
+    settings, db, after, count = job.settings, job.db, -1, 0
+    for (shard,) in db.execute('SELECT DISTINCT shard FROM pack WHERE list = ?', (list_id,)).fetchall():
+        if not (settings.root / 'packs' / f'{split}-{shard:06}.tar').exists():
+            db.execute('DELETE FROM pack WHERE (list, shard) = (?, ?)', (list_id, shard))
+    bar = tqdm(desc=f'packing {split}', unit='clip', disable=not sys.stderr.isatty())
+    while rows := find_unpacked(job, list_id, after, most):
+        clips = json.dumps([clip for _, clip in rows])
+        shard = db.execute('SELECT ifnull(max(shard) + 1, 0) FROM pack WHERE list = ?', (list_id,)).fetchone()[0]
+        records = ((settings.root / path, text) for *_, path, _, text in read_records(db, settings.ext, clips))
+        write_shard(settings.root / 'packs' / f'{split}-{shard:06}.tar', records)
+        db.execute('BEGIN IMMEDIATE')
+        db.executemany('INSERT INTO pack VALUES (?, ?, ?)', ((list_id, clip, shard) for _, clip in rows))
+        db.execute('COMMIT')
+        after, count = rows[-1][0], count + len(rows)
+        bar.update(len(rows))
+    bar.close()
+    return count
 
 
 def is_whole(clip: Path, size: int, digest: str) -> bool:
@@ -2497,7 +2578,7 @@ def headline(settings: Settings) -> str:
 def command(settings: Settings, *more: str) -> str:
     """The line to paste that does something else with the same job: what is not as the script's own settings say."""
     words, here = ['python', 'download.py'], Path(__file__).resolve().parent
-    for name in (*CHOOSING, *MAKING):
+    for name in dict.fromkeys([*CHOOSING, *MAKING]):
         flag, value = f'--{name.replace("_", "-")}', getattr(settings, name)
         if value != globals()[name]:
             words += [flag.replace('--', '--no-') if value is False else flag]
@@ -2722,7 +2803,7 @@ def check_settings(s: Settings) -> None:
     for name, choices in CHOICES.items():
         shown = ', '.join(str(choice) for choice in choices if choice)
         require(getattr(s, name) in choices, f'{name} = {getattr(s, name)!r}: use one of {shown}')
-    above = 'limit per_label max_height num_processes timeout clip_timeout pause longest_pause per_hour'
+    above = 'limit per_label pack max_height num_processes timeout clip_timeout pause longest_pause per_hour'
     for name in above.split():
         value = getattr(s, name)
         require(value is None or 0 < value < math.inf, f'{name} = {value}: use a number above 0')
@@ -2745,7 +2826,9 @@ def check_settings(s: Settings) -> None:
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     installed = s.engine != 'ray' or importlib.util.find_spec('ray')
     require(installed, "engine = 'ray': Ray is not installed; pip install ray")
-    modes = [name for name in ('verify', 'merge', 'dry_run') if getattr(s, name)] + ['report'] * (s.report is not None)
+    modes = [name for name in ('verify', 'merge', 'pack', 'dry_run') if getattr(s, name)] + ['report'] * (
+        s.report is not None
+    )
     require(len(modes) < 2, f'{" and ".join(modes)}: one at a time')
     require(Path(s.report or '.').absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
 
@@ -2953,6 +3036,22 @@ def merge_ledgers(settings: Settings) -> str:
         return merge_metadata(ledger, job_of(ledger))
 
 
+def pack_clips(settings: Settings) -> str:
+    """What --pack does; says what came of it."""
+    require(settings.ledger.exists(), f'{settings.wavs} has no ledger of {make_of(settings)}: nothing to pack')
+    (settings.root / 'packs').mkdir(exist_ok=True)
+    with claim(settings.ledger), Ledger(settings) as ledger:
+        job = job_of(ledger)
+        try:
+            counts = {split: pack_list(job, split, id, settings.pack) for split, id in job.reader.ids.items()}
+        except FileNotFoundError as error:
+            raise UsageError(
+                f'{error.filename}: is not there; {command(settings, "--verify")} fetches it again'
+            ) from None
+    told = ', '.join(f'{split} {count}' for split, count in counts.items())
+    return f'{headline(settings)}\n{sum(counts.values())} clips packed in {settings.root / "packs"}: {told}'
+
+
 def look(settings: Settings) -> str:
     """What --dry-run and --report tell; beside a run, of what that has read so far."""
     with contextlib.ExitStack() as held:
@@ -3053,8 +3152,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = read_settings(argv)
         open_root(settings)
         open_routes(settings)
-        if settings.merge or settings.dry_run or settings.report is not None:
-            print(merge_ledgers(settings) if settings.merge else look(settings))
+        if settings.merge or settings.pack or settings.dry_run or settings.report is not None:
+            print((merge_ledgers if settings.merge else pack_clips if settings.pack else look)(settings))
             return 0
         return run(settings)
     except UsageError as error:

@@ -1,0 +1,122 @@
+"""What trainers read: AST's and PANNs' lists, and WebDataset shards, of what is chosen and there."""
+
+import io
+import json
+import sqlite3
+import tarfile
+
+import mutagen
+import pytest
+
+import youtube as stand_in
+from conftest import Program
+
+ROWS = stand_in.rows(7)
+IDS = [row[:11] for row in ROWS]
+
+
+def keys(program: Program, split: str = 'eval') -> list[list[str]]:
+    """The keys of each shard, in order."""
+    shards = sorted((program.root / 'packs').glob(f'{split}-*.tar'))
+    assert [path.name for path in shards] == [f'{split}-{n:06}.tar' for n in range(len(shards))]
+    return [[name[:-5] for name in tarfile.open(path).getnames() if name.endswith('.json')] for path in shards]
+
+
+def names(*numbers: int) -> list[str]:
+    return [f'id_{IDS[n]}' for n in numbers]
+
+
+def test_asts_list_holds_what_is_there(program: Program) -> None:
+    program.offer(*ROWS)
+    program.site.add(IDS[2], fault='private')
+    program.run('--preset', 'ast')
+    data = json.loads((program.root / 'wavs' / 'datafile_eval.json').read_text())['data']
+    assert [entry['wav'] for entry in data] == [f'{program.root}/wavs/{id}.wav' for id in names(0, 1, 3, 4, 5, 6)]
+    assert all(mutagen.File(entry['wav']).info.sample_rate == 16000 for entry in data)
+    assert data[0]['labels'] == ROWS[0].split('"')[1]
+
+
+def test_panns_list_has_no_row_without_its_wav(program: Program) -> None:
+    program.offer(*ROWS)
+    program.site.add(IDS[2], fault='private')
+    program.run('--preset', 'panns')
+    lines = (program.root / 'wavs' / 'eval_segments.csv').read_text().splitlines()
+    assert lines[3:] == [row for row in ROWS if row[:11] != IDS[2]]
+    assert all(line.startswith('#') for line in lines[:3])
+
+
+def test_shards_hold_each_clip_once_and_go_on_where_they_were(program: Program) -> None:
+    program.offer(*ROWS)
+    program.run('--limit', '5')
+    assert '5 clips packed' in program.run('--pack', '2').stdout
+    assert keys(program) == [names(0, 1), names(2, 3), names(4)]
+    program.run()
+    before = (program.root / 'packs' / 'eval-000000.tar').stat().st_mtime_ns
+    assert '2 clips packed' in program.run('--pack', '2').stdout
+    assert keys(program) == [names(0, 1), names(2, 3), names(4), names(5, 6)]
+    assert '0 clips packed' in program.run('--pack', '2').stdout
+    assert (program.root / 'packs' / 'eval-000000.tar').stat().st_mtime_ns == before
+
+
+def test_a_shard_that_was_lost_or_not_written_down_is_made_again(program: Program) -> None:
+    program.offer(*ROWS[:4])
+    program.run()
+    program.run('--pack', '2')
+    last = program.root / 'packs' / 'eval-000001.tar'
+    whole = last.read_bytes()
+    with sqlite3.connect(program.root / 'wavs' / 'm4a.sqlite3') as db:  # killed between the file and the ledger
+        db.execute('DELETE FROM pack WHERE shard = 1')
+    last.write_bytes(b'half')
+    assert '2 clips packed' in program.run('--pack', '2').stdout
+    assert last.read_bytes() == whole
+    last.unlink()
+    assert '2 clips packed' in program.run('--pack', '2').stdout
+    assert last.read_bytes() == whole
+
+
+def test_only_what_is_chosen_is_packed_and_what_lists_share_once(program: Program) -> None:
+    program.offer(*ROWS[:3])
+    program.offer(*ROWS[2:5], split='balanced_train')
+    both = ['--splits', 'eval', 'balanced_train']
+    program.run(*both)
+    program.run(*both, '--limit', '2', '--pack', '10')
+    assert keys(program) == [names(0, 1)]
+    program.run(*both, '--pack', '10')
+    assert keys(program) == [names(0, 1), names(2)]
+    assert keys(program, 'balanced_train') == [names(3, 4)]
+
+
+def test_webdataset_reads_them(program: Program) -> None:
+    webdataset = pytest.importorskip('webdataset', reason='WEBDATASET IS NOT INSTALLED: see requirements-all.txt')
+    program.offer(*ROWS)
+    program.run('--ext', 'flac')
+    program.run('--ext', 'flac', '--pack', '3')
+    shards = sorted(str(path) for path in (program.root / 'packs').glob('*.tar'))
+    found = {sample['__key__']: sample for sample in webdataset.WebDataset(shards, shardshuffle=False)}
+    assert sorted(found) == sorted(program.metadata)
+    for key, sample in found.items():
+        assert json.loads(sample['json']) == program.metadata[key]
+        assert mutagen.File(io.BytesIO(sample['flac'])).info.length == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        (['--pack', '0'], 'pack = 0: use a number above 0'),
+        (['--pack', '2', '--ext', 'wav'], 'nothing to pack'),
+        (['--pack', '2', '--merge'], 'merge and pack: one at a time'),
+    ],
+    ids=lambda value: ' '.join(value) if isinstance(value, list) else '',
+)
+def test_what_cannot_be_packed(program: Program, flags: list[str], words: str) -> None:
+    assert words in program.run(*flags, status=2).stderr
+
+
+def test_a_clip_that_is_missing_is_named(program: Program) -> None:
+    program.offer(*ROWS[:2])
+    program.run()
+    program.clip(IDS[1]).unlink()
+    said = program.run('--pack', '2', status=2).stderr
+    assert f'id_{IDS[1]}.m4a: is not there' in said
+    assert '--verify' in said
+    assert not list((program.root / 'packs').iterdir())
