@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import base64
 import bisect
 import concurrent.futures
 import contextlib
@@ -110,7 +111,7 @@ ydl_opts: dict = {}  # more options for yt-dlp, on the command line as JSON
 root: str = ''  # folder with csvs, wavs, temps, cookies.txt and the metadata; empty: where this script is
 # instead of a plain run
 dry_run: bool = False  # only say how many rows there are, how many are settled and how many to do
-report: str | None = None  # only say which classes the clips cover; with the name of a file, as CSV there
+report: str | None = None  # only say which classes the clips cover; FILE.csv: as CSV; FILE.html: as a page, with sound
 verify: bool = False  # check every clip that the ledger names and fetch again what is missing or damaged
 merge: bool = False  # only make audioset_metadata.json, from the ledgers of all shards
 pack: int | None = None  # only write what is there and not packed yet as WebDataset shards of so many clips, in packs/
@@ -2686,6 +2687,326 @@ def show_coverage(table: list[list]) -> str:
     return tabulate(rows, left=(0, 5))
 
 
+# -------------------------------------------------------------------------------------------------------------- page
+
+MEANINGS = {  # reason -> what it means, and what mends it; '': of all others, by which YouTube refuses an address
+    '': 'YouTube refuses. Waiting, cookies.txt or other addresses (proxies) help.',
+    'age': 'Only for adults who are logged in. Put cookies.txt there, then run with --again age.',
+    'copyright': 'Blocked by a holder of rights, perhaps only in your country: --again copyright from another one.',
+    'country': 'Not shown in your country. Use a proxy in another one, and --again country.',
+    'damaged': 'YouTube has only a part of it. The next run tries again.',
+    'drm': 'Encrypted. Nothing mends that.',
+    'dubbed': 'Only a translated track has an address just now. The next run tries again.',
+    'live': 'The broadcast has not begun or not ended. The next run tries again.',
+    'media': 'The connection broke, or ffmpeg could not read what came. The next run tries again.',
+    'media 403': 'YouTube gave an address and then refused it. The next run tries again.',
+    'members': 'Only for members or buyers. With the cookies.txt of one: --again members.',
+    'network': 'YouTube could not be reached. The next run tries again.',
+    'no format': 'Nothing of what is wanted is offered. A newer yt-dlp may find it.',
+    'no sound': 'The video is silent. Nothing mends that.',
+    'other': 'yt-dlp said what this script does not know; the ledger has its words. A newer yt-dlp may help.',
+    'private': 'The owner has hidden the video. Nothing mends that.',
+    'removed': 'The owner or YouTube has deleted the video. Nothing mends that.',
+    'terminated': 'The channel was closed. Nothing mends that.',
+    'timeout': 'It took longer than clip_timeout. The next run tries again.',
+    'too large': 'It can only be downloaded whole, and is too large for that.',
+    'too short': 'The video ends before these seconds. Nothing mends that.',
+    'unavailable': 'YouTube does not say why; mostly it is deleted. --again unavailable asks once more.',
+    'unexpected': 'A fault of this script; the ledger has its words. Please report it.',
+    DIED: 'The process that fetched it crashed. The next run tries again.',
+    'wrong length': 'The clip came out too short or too long. The next run tries again.',
+}
+PAGE = r"""<!doctype html>
+<html lang="en"><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src {script}; style-src {style};
+  media-src 'self' file:; base-uri 'none'; form-action 'none'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>AudioSet: what came of it</title>
+<style>
+:root { color-scheme: light dark; --back: light-dark(#fff, #12161c); --soft: light-dark(#525d6b, #a5b0bf);
+  --box: light-dark(#f3f5f8, #1b212a); --line: light-dark(#d3d9e1, #38414e); --link: light-dark(#0b57c2, #82b4ff) }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
+  color: light-dark(#1b2330, #e6eaf0); background: var(--back) }
+h2 { margin: 2.5rem 0 .75rem } h3 { font-size: 1rem; margin: 0 } p { margin: .5rem 0 } .soft, dt { color: var(--soft) }
+button, input, select { font: inherit; color: inherit; background: var(--box); border: 1px solid var(--soft);
+  border-radius: .4rem; padding: .25rem .6rem; max-width: 100% } label { max-width: 100% }
+th button { background: none; border: 0; padding: 0 .2rem; text-align: left; cursor: pointer }
+a, tbody button { color: var(--link) } :focus-visible { outline: 3px solid var(--link) }
+dl, ul { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); padding: 0 }
+ul { list-style: none; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)) }
+dl div, li { background: var(--box); border-radius: .6rem; padding: .6rem .8rem } dd { margin: 0; font-size: 1.2rem }
+audio, video { width: 100% } video { aspect-ratio: 16 / 9 }
+.wide { overflow: auto; max-height: 40rem } thead { position: sticky; top: 0; background: var(--back) }
+table { border-collapse: collapse; width: 100%; overflow-wrap: normal } tbody th { font-weight: 400 }
+th, td { text-align: right; padding: .25rem .5rem; vertical-align: top } tr { border-bottom: 1px solid var(--line) }
+th:first-child, th:last-child, .words { text-align: left; min-width: 9rem } th:last-child { width: 24% }
+th.words { min-width: 15rem } .key { color: var(--kind) }
+figure { margin: 1.5rem 0 } svg { display: block; width: 100%; background: var(--box) } .chart { height: 9rem }
+.bar { height: .8rem; margin: .35rem 0 } rect { fill: var(--kind); shape-rendering: crispEdges }
+.row { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: center } .ends { justify-content: space-between }
+.done, .there, .c2 { --kind: light-dark(#1d7d50, #3fbf83) } .gone, .lost, .c0 { --kind: light-dark(#c2410c, #f08a5d) }
+.failed, .c3 { --kind: light-dark(#a37100, #e0b23c) } .left, .c5 { --kind: light-dark(#808a99, #76818f) }
+.c1 { --kind: light-dark(#1f66d1, #6aa5ff) } .c4 { --kind: light-dark(#8a3ffc, #b794ff) }
+</style>
+<main><h1>AudioSet: what came of it</h1><p id="about" class="soft"></p>
+<h2>How far it is</h2><dl id="facts"></dl>
+<div class="wide" role="region" aria-label="By list" tabindex="0"><table><thead><tr>
+  <th>list<th>rows<th>done<th>gone<th>left<th>failed<th>share</thead><tbody id="lists"></tbody></table></div>
+<figure id="pace"></figure>
+<h2>What is lost, and why</h2>
+<div class="wide" role="region" aria-label="Losses by reason" tabindex="0"><table><thead><tr><th>reason
+  <th>gone<th>failed<th class="words">meaning and remedy<th>share</thead><tbody id="losses"></tbody></table></div>
+<figure id="nights"></figure>
+<h2>Classes</h2>
+<p class="row"><label>Filter <input id="filter" type="search"></label>
+<label id="branches"><input id="tree" type="checkbox"> in branches</label> <span id="found" role="status"></span>
+<div class="wide" role="region" aria-label="Classes" tabindex="0"><table><thead id="heads"><tr>
+  <th><button value="label">class</button><th><button value="rows">rows</button><th><button value="there">there</button>
+  <th><button value="left">left</button><th><button value="share">lost</button><th>share</thead>
+  <tbody id="classes"></tbody></table></div>
+<h2>Listen</h2>
+<p class="row"><label>Class <select id="class"></select></label> <label>Clips <input id="many" type="number" min="1"
+  max="30" value="6"></label> <button id="again">Again</button> <span id="chosen" role="status"></span>
+<ul id="clips"></ul></main>
+<script type="application/json" id="data">{data}</script><script>
+const $ = id => document.getElementById(id), data = JSON.parse($('data').textContent)
+const sum = numbers => numbers.reduce((all, n) => all + n, 0)
+const number = n => Math.round(n).toLocaleString('en'), share = (n, of) => (100 * n / (of || 1)).toFixed(1) + ' %'
+const date = at => new Date(1000 * at).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'})
+function make(name, attributes, ...inside) {  // append() makes text of a string: a stranger's words are never markup
+  const drawn = ['svg', 'rect', 'title'].includes(name)
+  const made = drawn ? document.createElementNS('http://www.w3.org/2000/svg', name) : document.createElement(name)
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value)
+  made.append(...inside)
+  return made
+}
+const canvas = (kind, width, height, label) => make('svg', {class: kind, viewBox: `0 0 ${width} ${height}`,
+  preserveAspectRatio: 'none', role: 'img', 'aria-label': label})
+function bar(parts, whole = sum(Object.values(parts))) {  // parts: how many by kind
+  const told = Object.entries(parts).map(([kind, n]) => `${kind} ${number(n)}`).join(', ')
+  const made = canvas('bar', whole || 1, 1, told)
+  let x = 0
+  for (const [kind, width] of Object.entries(parts)) {
+    made.append(make('rect', {class: kind, x, width, height: 1}))
+    x += width
+  }
+  return made
+}
+function row(name, ...cells) {
+  const whole = cells.map(cell => make('td', {class: cell.length > 20 ? 'words' : ''}, cell))
+  return make('tr', {}, make('th', {scope: 'row'}, name), ...whole)
+}
+function chart(id, title, series) {  // of each: kind, name, results by bin
+  const {begin, last, step, bins} = data.time, hourly = n => number(3600 * n / step) + ' an hour'
+  const height = bin => sum(series.map(([, , of]) => of.get(bin) || 0))
+  const highest = Math.max(1, ...[...Array(bins).keys()].map(height)), name = `${title}, at most ${hourly(highest)}`
+  const made = canvas('chart', bins, highest, name)
+  for (let x = 0, y = highest; x < bins; x++, y = highest)
+    for (const [kind, name, of] of series.filter(([, , of]) => of.has(x))) {
+      const told = make('title', {}, `${date(begin + x * step)}: ${name} ${hourly(of.get(x))}`)
+      made.append(make('rect', {class: kind, x, y: y -= of.get(x), width: 1, height: of.get(x)}, told))
+    }
+  const keys = series.map(([kind, name]) => make('span', {}, make('span', {class: 'key ' + kind}, '■ '), name))
+  const ends = make('div', {class: 'row ends soft'}, make('span', {}, date(begin)), make('span', {}, date(last)))
+  $(id).append(make('figcaption', {}, name), make('div', {class: 'row soft'}, ...keys), made, ends)
+}
+// ---- how far it is, and what is lost
+const counts = data.counts.map(([list, bin, status, reason, n]) => ({list, bin, status: status || 'left', reason, n}))
+const total = test => sum(counts.filter(test).map(one => one.n))
+const fates = test => ['done', 'gone', 'failed', 'left'].map(status => total(one => one.status === status && test(one)))
+const add = (bins, {bin, n}) => bins.set(bin, (bins.get(bin) || 0) + n)
+const binned = test => counts.filter(test).reduce(add, new Map())
+function showFates() {
+  const {begin, last, step, bins, seconds, bytes} = data.time, [done, gone, failed, untried] = fates(() => true)
+  const rows = done + gone + failed + untried, left = failed + untried, day = Math.min(bins, Math.ceil(86400 / step))
+  const pace = 3600 * total(one => one.bin !== null && one.bin >= bins - day) / (day * step)
+  const facts = {rows: number(rows), done: `${number(done)} (${share(done, rows)})`,
+    gone: `${number(gone)} (${share(gone, rows)})`, 'left to try': `${number(left)} (${number(failed)} failed)`,
+    sound: (seconds / 3600).toFixed(2) + ' hours', 'on the disk': (bytes / 1e9).toFixed(3) + ' GB'}
+  if (begin) Object.assign(facts, {began: date(begin), 'last result': date(last),
+    'pace of its last day': number(pace) + ' an hour', 'at that pace, over': date(data.at + 3600 * left / pace)})
+  for (const [name, told] of Object.entries(facts))
+    $('facts').append(make('div', {}, make('dt', {}, name), make('dd', {}, told)))
+  for (const [list, id] of [['all', null], ...Object.entries(data.lists)]) {
+    const [done, gone, failed, left] = fates(one => id === null || one.list === id)
+    const told = [done + gone + failed + left, done, gone, failed + left, failed].map(number)
+    $('lists').append(row(list, ...told, bar({done, gone, failed, left})))
+  }
+  const series = ['done', 'gone', 'failed'].map(kind => [kind, kind, binned(one => one.status === kind)])
+  if (begin) chart('pace', 'Results over time', series)
+}
+function showLosses() {
+  const size = Object.fromEntries(Object.keys(data.meanings).map(of => [of, total(one => one.reason === of)]))
+  const reasons = Object.keys(size).sort((a, b) => size[b] - size[a]), rest = reasons.slice(5)
+  for (const reason of reasons) {
+    const [, gone, failed] = fates(one => one.reason === reason), picture = bar({gone, failed}, size[reasons[0]])
+    $('losses').append(row(reason, number(gone), number(failed), data.meanings[reason], picture))
+  }
+  const series = reasons.slice(0, 5).map((of, at) => ['c' + at, of, binned(one => one.reason === of)])
+  if (rest.length) series.push(['c5', 'others', binned(one => rest.includes(one.reason))])
+  if (series.length) chart('nights', 'Losses over time', series)
+}
+// ---- classes: all, sorted by a column, or in the branches of the ontology
+const classes = data.classes.map(([tag, label, rows, there, left], at) => ({tag, label, rows, there, left, at,
+  lost: rows - there - left, share: (rows - there - left) / (rows || 1)}))
+const lower = new Set(Object.values(data.branches).flat()), roots = classes.filter(one => !lower.has(one.at))
+const order = {by: 'share', up: false}, unfolded = new Set(), MOST = 1000  // rows that are shown at a time
+function classRow(one, depth, id, open) {  // open: undefined where nothing is below
+  const name = make('div', {}), {at, label, rows, there, lost, left} = one
+  name.style.paddingLeft = depth + 'rem'
+  const fold = {id, class: 'fold', 'aria-expanded': open, 'aria-label': 'below ' + label}
+  if (open !== undefined) name.append(make('button', fold, open ? '▾' : '▸'))
+  name.append(at in data.drawn ? make('button', {value: at, title: 'listen'}, label) : label)
+  return rows ? row(name, ...[rows, there, left].map(number), share(lost, rows), bar({there, lost, left})) : row(name)
+}
+function listClasses() {
+  const text = $('filter').value.trim().toLowerCase(), tree = $('tree').checked, focus = document.activeElement.id
+  const below = one => tree ? (data.branches[one.at] || []).map(at => classes[at]) : [], rows = []
+  const fits = one => one.label.toLowerCase().includes(text), within = one => fits(one) || below(one).some(within)
+  const compare = (a, b) => order.by === 'label' ? a.label.localeCompare(b.label) : a[order.by] - b[order.by]
+  const walk = (some, depth, path) => {
+    some.sort((a, b) => (order.up ? 1 : -1) * compare(a, b) || b.rows - a.rows)
+    for (const one of some.filter(within)) {
+      const id = `${path}/${one.at}`, inner = below(one), open = text ? inner.some(within) : unfolded.has(id)
+      if (rows.length < MOST) rows.push(classRow(one, depth, id, inner.length ? open : undefined))
+      if (open) walk(inner, depth + 1, id)
+    }
+  }
+  walk(tree ? roots : classes.filter(one => one.rows), 0, '')
+  $('classes').replaceChildren(...rows)
+  $('found').textContent = number(classes.filter(one => one.rows && fits(one)).length) + ' classes'
+  for (const button of $('heads').querySelectorAll('button')) button.parentNode.setAttribute('aria-sort',
+    button.value !== order.by ? 'none' : order.up ? 'ascending' : 'descending')
+  if (focus) $(focus)?.focus()  // the button of a branch is another one now
+}
+function choose({target}) {
+  if (target.localName !== 'button') return
+  if (target.closest('thead')) Object.assign(order, {up: order.by === target.value && !order.up, by: target.value})
+  else if (target.id) unfolded.delete(target.id) || unfolded.add(target.id)
+  else $('class').value = target.value, $('class').focus(), listen()
+  listClasses()
+}
+// ---- listening
+function card([path, title, ytid, start, end, labels, captions]) {
+  const address = new URL(data.way + path.split('/').map(encodeURIComponent).join('/'), document.baseURI).href
+  const player = make(data.player, {controls: '', preload: 'none', src: address, 'aria-label': title || ytid})
+  const note = make('p', {role: 'alert'}), href = `https://www.youtube.com/watch?v=${ytid}&t=${Math.floor(start)}s`
+  const link = make('a', {href, rel: 'noreferrer', target: '_blank'}, `${ytid} on YouTube, ${start} to ${end} s`)
+  player.onerror = () => { note.textContent = 'No clip that plays here: ' + decodeURI(address) }
+  player.onplay = () => document.querySelectorAll(data.player).forEach(other => other === player || other.pause())
+  const told = [labels.join(', '), ...captions].map(words => make('p', {}, words))
+  return make('li', {}, make('h3', {}, title || ytid), ...told, make('p', {}, link), player, note)
+}
+function listen() {
+  const queue = data.drawn[$('class').value] || [], ids = queue.splice(0, Math.max(1, Math.floor($('many').value)))
+  queue.push(...ids)
+  $('clips').replaceChildren(...ids.map(id => card(data.clips[id])))
+  $('chosen').textContent = `${ids.length} of ${queue.length} that were drawn at random`
+}
+const heard = classes.filter(one => one.at in data.drawn).sort((a, b) => a.label.localeCompare(b.label))
+$('class').append(make('option', {value: -1}, 'all'), ...heard.map(one => make('option', {value: one.at}, one.label)))
+$('about').textContent = `${data.about}, ${date(data.at)}`
+$('branches').hidden = !lower.size
+for (const id of ['filter', 'tree']) $(id).oninput = listClasses
+for (const id of ['heads', 'classes']) $(id).onclick = choose
+for (const id of ['class', 'many']) $(id).onchange = listen
+$('again').onclick = listen
+for (const show of [showFates, showLosses, listClasses, listen]) show()
+</script>
+</html>
+"""
+
+
+def own_hash(kind: str) -> str:
+    """How the page's policy knows its own script or style, and no other."""
+    text = re.search(f'<{kind}>(.*?)</{kind}>', PAGE, re.DOTALL)[1]
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def way_to(root: Path, page: Path) -> str:
+    """The address of the root as a page sees it: relative, so that both may move together."""
+    try:
+        return urllib.parse.quote(Path(os.path.relpath(root, page.resolve().parent)).as_posix()) + '/'
+    except ValueError:  # another drive of Windows
+        return root.as_uri() + '/'
+
+
+def count_over_time(job: Job) -> tuple[dict[str, Any], list[list]]:
+    """When results came, in how many bins of how many s, and their sums; counts by list, bin, status and reason."""
+    columns = 'ifnull(min(c.settled), 0), ifnull(max(c.settled), 0), total(c.duration), total(c.bytes)'
+    query = f'SELECT {columns} FROM {job.TABLES} WHERE true{job.where}{job.first}'
+    begin, last, seconds, size = job.db.execute(query).fetchone()
+    bins = max(12, min(336, int((last - begin) / 900)))  # of a quarter of an hour; in 85 days, of 6 hours
+    step = (last - begin + 1) / bins
+    found = job.counts('l.id', f'CAST((c.settled - {begin!r}) / {step!r} AS INT)')
+    counts = [[*key, n] for key, n in found.items()]
+    return {'begin': begin, 'last': last, 'step': step, 'bins': bins, 'seconds': seconds, 'bytes': size}, counts
+
+
+def grow_branches(settings: Settings, classes: list[list]) -> dict[int, list[int]]:
+    """What is below each class in the ontology; adds to the classes those that are only above others."""
+    places, nodes = {tag: at for at, (tag, *_) in enumerate(classes) if tag}, dict[str, tuple[str, list[str]]]()
+    try:
+        nodes = published(settings, 'ontology.json') if places else {}
+    except (UsageError, OSError) as error:  # no network, or csvs/ is read-only
+        say(f'{error}; the page has no branches')
+    while above := [tag for tag in nodes.keys() - places.keys() if not places.keys().isdisjoint(nodes[tag][1])]:
+        for tag in above:
+            places[tag] = len(classes)
+            classes.append([tag, nodes[tag][0], 0, 0, 0])
+    return {at: [places[of] for of in nodes[tag][1] if of in places] for tag, at in places.items() if tag in nodes}
+
+
+def draw_clips(job: Job, places: dict[str, int]) -> dict[int, list[int]]:
+    """Some clips that are there, at random: of each class, by its place, and (-1) of all."""
+    most = min(30, 20_000 // max(1, len(places)))  # they make a page large
+    belongs = {tagset: [-1, *map(places.get, places.keys() & set(names))] for tagset, names in job.classes.items()}
+    drawn = {-1: [], **{at: [] for at in places.values()}}
+    for part in (50, 1):  # a fiftieth of the clips is enough for most classes
+        short = [tagset for tagset, belong in belongs.items() if any(len(drawn[at]) < most for at in belong)]
+        where = f"status = 'done' AND random() % {part} = 0 AND tagset IN (SELECT value FROM json_each(?)){job.where}"
+        query = f'SELECT a.tagset, c.id FROM {job.TABLES} WHERE {where} ORDER BY random()'
+        for tagset, clip in job.db.execute(query, [json.dumps(short)]):
+            for at in belongs[tagset]:
+                if len(drawn[at]) < most and clip not in drawn[at]:
+                    drawn[at].append(clip)
+    return {at: clips for at, clips in drawn.items() if clips}
+
+
+def describe_clips(job: Job, ids: Iterable[int]) -> dict[int, list]:
+    """Of each clip path, title, video, start and end (s), labels and captions."""
+    columns = 'c.id, c.path, c.title, c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, a.tagset, a.extra'
+    where, clips = f'c.id IN (SELECT value FROM json_each(?)){job.where} ORDER BY l.rank', dict[int, list]()
+    query = f'SELECT {columns} FROM {job.TABLES} WHERE {where}'
+    for id, *told, tagset, extra in job.db.execute(query, [json.dumps([*ids])]):
+        clip = clips.setdefault(id, [*told, [], []])
+        clip[5] = distinct([*clip[5], *(job.reader.labels.get(name, name) for name in job.classes[tagset])])
+        clip[6] += [caption[:500] for caption in json.loads(extra or '{}').get('captions', [])]
+    return clips
+
+
+def describe_all(page: Path, job: Job, table: list[list]) -> dict[str, Any]:
+    """What the page shows."""
+    settings, places = job.settings, {tag or label: at for at, (tag, label, *_) in enumerate(table[1:])}
+    classes, drawn, (when, counts) = [row[:5] for row in table[1:]], draw_clips(job, places), count_over_time(job)
+    meanings = {reason: MEANINGS.get(reason, MEANINGS['']) for *_, reason, _ in counts if reason}
+    told = {'about': f'{", ".join(job.reader.ids)} as {settings.ext} in {settings.wavs}', 'at': time.time()}
+    told |= {'way': way_to(settings.root, page), 'player': 'video' if settings.ext == 'mp4' else 'audio'}
+    told |= {'lists': job.reader.ids, 'time': when, 'counts': counts, 'meanings': meanings}
+    told |= {'classes': classes, 'branches': grow_branches(settings, classes), 'drawn': drawn}
+    return told | {'clips': describe_clips(job, set[int]().union(*drawn.values()))}
+
+
+def write_page(page: Path, job: Job, table: list[list]) -> None:
+    """One file that needs no other. Nothing in its data can end the element that they stand in."""
+    text = clean(json.dumps(describe_all(page, job, table), ensure_ascii=False, separators=(',', ':')))
+    text = re.sub('[<>&\u2028\u2029]', lambda mark: f'\\u{ord(mark[0]):04x}', text)
+    before, after = PAGE.replace('{script}', own_hash('script')).replace('{style}', own_hash('style')).split('{data}')
+    with replacing(page) as out:
+        out.writelines([before, text, after])
+
+
 # -------------------------------------------------------------------------------------------------------------- main
 
 
@@ -3060,6 +3381,7 @@ def look(settings: Settings) -> str:
             ledger = held.enter_context(Ledger(settings))
         except UsageError as busy:
             ledger = held.enter_context(Ledger(settings, write=False))
+            ledger.db.execute('BEGIN')  # so that all numbers are of one moment
             say(f'{busy}'.partition(';')[0] + ': as far as that is')
         if settings.dry_run:
             check_make(settings)
@@ -3069,6 +3391,9 @@ def look(settings: Settings) -> str:
         if settings.dry_run:
             return plan(job)
         table = coverage(job)
+        if (page := Path(settings.report or '')).suffix.lower() in ('.html', '.htm'):
+            write_page(page, job, table)
+            return f'{len(table) - 1} classes in {page}'
     if not settings.report:
         return f'{headline(settings)}\n{show_coverage(table)}'
     with replacing(Path(settings.report)) as out:
