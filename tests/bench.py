@@ -158,12 +158,11 @@ def trial(way: str, count: int, processes: int, latency: float) -> dict[str, flo
     lines = youtube.rows(count, seed=random.randrange(1 << 30))
     rows = [(line[:11], *map(float, line.split(', ')[1:3])) for line in lines]
     with youtube.YouTube(latency=latency) as site, tempfile.TemporaryDirectory() as root:
-        site.files['class_labels_indices.csv'], site.files['bench_segments.csv'] = (
-            youtube.LABELS,
-            youtube.segments_csv(lines),
-        )
         os.environ.update(site.env)
-        pathlib.Path(root, 'wavs').mkdir()
+        for folder in ('csvs', 'wavs'):
+            pathlib.Path(root, folder).mkdir()
+        pathlib.Path(root, 'csvs', 'bench_segments.csv').write_bytes(youtube.segments_csv(lines))
+        pathlib.Path(root, 'csvs', 'class_labels_indices.csv').write_bytes(youtube.LABELS)
         cpu, started = cpu_of_children(), time.perf_counter()
         WAYS[way](rows, pathlib.Path(root), processes)
         wall, cpu = time.perf_counter() - started, cpu_of_children() - cpu
