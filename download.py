@@ -2259,7 +2259,7 @@ async def reach(at: Address, trust: ssl.SSLContext, host: str, port: int, tls: s
     proxy = Proxy(ProxyType[kind], at.hostname, at.port, *login, far, trust if at.scheme == 'https' else None)
     try:
         return await proxy.connect(host, port, tls)
-    except (ProxyError, EOFError) as error:
+    except (ProxyError, EOFError, ValueError) as error:  # ValueError: a login that cannot be sent
         raise OSError('it hung up' if isinstance(error, EOFError) else str(error)) from None
 
 
@@ -2332,7 +2332,7 @@ class Door:
 
     async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, to its end."""
-        with contextlib.suppress(OSError, EOFError):  # whoever asked has hung up
+        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):  # whoever asked has hung up, or babbles
             status, stream = await self.open((await reader.readuntil(b'\r\n\r\n')).decode('latin-1'))
             writer.write(f'HTTP/1.1 {status}\r\n\r\n'.encode('ascii', 'replace'))
             if stream:
@@ -2967,7 +2967,8 @@ def read_proxy(proxy: str, port: str = '') -> tuple[str, Address]:
     found = re.fullmatch(schemes + r'([^\s/]+@|)([^\s/:@]+|\[[\da-f:.]+\])(?::(\d+))?/?', proxy, re.IGNORECASE)
     use = 'use http, https, socks4, socks5 or socks5h://user:password@host:port, ssh://user@host:port, or direct'
     ssh = found and (found[1] or '').lower() == 'ssh'
-    require(found and (ssh or found[4] or port), f'proxy {host}: {use} (special characters as %40)')
+    fits = found and (ssh or found[4] or port) and int(found[4] or 1) < 1 << 16
+    require(fits, f'proxy {host}: {use} (special characters as %40)')
     require(not ssh or ':' not in found[2], f'proxy {host}: ssh takes no password here; use a key')
     require(not ssh or shutil.which('ssh'), f'proxy {host}: there is no ssh on this machine')
     name = ':'.join(filter(None, [found[3], found[4] or (not ssh and port)]))

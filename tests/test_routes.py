@@ -199,6 +199,7 @@ def test_names_are_looked_up_as_curl_has_it(
         pytest.param('ftp://127.0.0.1:9', 'use http, https, socks4, socks5 or socks5h', id='scheme'),
         pytest.param(f'socks5://me:{SECRET}@127.0.0.1:port', 'host:port', id='port that is none'),
         pytest.param('socks5h://localhost', 'host:port', id='no port'),
+        pytest.param('socks5h://localhost:70000', 'host:port', id='no such port'),
         pytest.param(f'me:{SECRET}@localhost', 'host:port', id='no port, no scheme'),
         pytest.param('http://', 'host:port', id='no host'),
         pytest.param('dirct', 'or direct', id='a word'),
