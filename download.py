@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import asyncio
 import base64
 import bisect
 import concurrent.futures
@@ -44,10 +45,13 @@ import platform
 import queue
 import random
 import re
+import secrets
 import shlex
 import shutil
 import signal
+import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import tarfile
@@ -102,7 +106,7 @@ pause: float = 60  # s until one row tries again, doubled each time that one fai
 longest_pause: float = 3600  # s beyond which pauses do not grow
 give_up_after: float = 0  # s of hearing nothing but no until the run ends; 0: never
 per_hour: int | None = None  # rows to start in an hour on each route; None: as many as it takes
-proxies: list[str] = []  # routes to use side by side, http://host:port; direct: this machine's own address
+proxies: list[str] = []  # routes to use side by side: direct (this machine), ssh://host, socks5h://host:port
 # with what
 cookie_path: str = 'cookies.txt'  # your cookies in Netscape format, used if the file exists, and again when it changes
 client: str = ''  # YouTube client for the single cheap request; empty: what yt-dlp uses without JavaScript
@@ -140,6 +144,7 @@ DONE, GONE, LATER, FAILED, DOUBT, THROTTLED, STOP = 'done', 'gone', 'later', 'fa
 ANSWERS = (DONE, GONE, LATER)  # of YouTube on a video
 # reason, verdict, whether the cheap request is believed, words of YouTube, yt-dlp or us; the first that fits counts
 WORDS = r"""
+route         doubt      sure   no way by
 cookies       throttled  sure   cookies are no longer valid|failed to load cookies
 system        stop       sure   no space left|quota exceeded|read-only file system|file too large|permission denied
 system        stop       sure   ffmpeg exited with code (228|226|134)
@@ -195,6 +200,7 @@ LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
 REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
 
+Address = urllib.parse.SplitResult
 Settings = argparse.Namespace  # the globals, the flags over them, and the paths; it travels to the workers
 
 
@@ -278,6 +284,8 @@ class Refused(Exception):
 
     def __init__(self, words: str) -> None:
         super().__init__(words)
+        if way := re.search('no way by .*', words):  # the door's own, without what others put around it
+            words = way[0].rstrip('\'")')
         plain = ' '.join(re.split(r' Use --cookies| It is recommended', words)[0].split())  # the rest advises others
         self.words = hide(re.sub(r'\?\S{40,}', '?…', plain))[:300]  # a medium's address is long and holds the user's
         self.reason, self.verdict, self.sure = judge(words)
@@ -2225,6 +2233,127 @@ def weather(pace: Pace, now: float) -> str:
     return f'{rate:.0f} rows an hour, the next at {clock(due, now)}' if due > now and rate < math.inf else ''
 
 
+# ------------------------------------------------------------------------------------------------------------ routes
+LISTS = '|'.join(re.escape(urllib.parse.urlsplit(url).netloc) for url in FOLDERS.values())
+YOUTUBE = r'(?:[\w-]+\.)*(?:youtube|googlevideo)\.com|(?:youtubei|jnn-pa)\.googleapis\.com|www\.google\.com'
+SSH = ['ssh', '-N', '-oBatchMode=yes', '-oExitOnForwardFailure=yes', '-oServerAliveInterval=15', '-oControlMaster=no']
+KEEPER = """  # ends its ssh when its own input ends, as that does with the program, however it ends
+import os, subprocess, sys
+process = subprocess.Popen(sys.argv[1:], stdin=subprocess.DEVNULL)
+os.close(2)  # so that what ssh says ends with ssh
+sys.stdin.read()
+if process.poll() == 0:  # it had the forward made by a connection of the user's own (ControlPath), which stays
+    subprocess.run([*sys.argv[1:], '-O', 'cancel'], stderr=subprocess.DEVNULL)
+process.kill()
+"""
+
+
+async def reach(at: Address, trust: ssl.SSLContext, host: str, port: int, tls: ssl.SSLContext | None = None) -> Any:
+    """A stream to a host by a proxy; OSError says why there is none."""
+    from python_socks import ProxyError, ProxyType
+    from python_socks.async_.asyncio.v2 import Proxy
+
+    kind = {'https': 'HTTP', 'socks5h': 'SOCKS5'}.get(at.scheme, at.scheme.upper())
+    login = [urllib.parse.unquote(part or '') for part in (at.username, at.password)]
+    far = at.scheme not in ('socks4', 'socks5')  # whether the other end looks names up, as curl has it
+    proxy = Proxy(ProxyType[kind], at.hostname, at.port, *login, far, trust if at.scheme == 'https' else None)
+    try:
+        return await proxy.connect(host, port, tls)
+    except (ProxyError, EOFError, ValueError) as error:  # ValueError: a login that cannot be sent
+        raise OSError('it hung up' if isinstance(error, EOFError) else str(error)) from None
+
+
+class Tunnel:
+    """A machine that the user's ssh can log in to: ssh makes a SOCKS proxy of it, on a port of loopback."""
+
+    def __init__(self, at: Address, trust: ssl.SSLContext) -> None:
+        self.at, self.trust, self.words = at, trust, ''  # words: what ssh said last
+        self.opening = self.keeper = None  # the task that starts ssh, and the process
+
+    async def reach(self, host: str, port: int) -> Any:
+        """A stream to a host by the ssh that runs, else by a new one; OSError in ssh's words."""
+        opening = self.opening = self.opening or asyncio.create_task(self.open())
+        try:
+            return await reach(await asyncio.shield(opening), self.trust, host, port)
+        except OSError as error:
+            self.opening = None if self.opening is opening else self.opening
+            raise OSError(self.words or str(error)) from None
+
+    async def open(self) -> Address:
+        """Start ssh, and wait until YouTube answers through it."""
+        if self.keeper:
+            self.keeper.stdin.close()
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            at = urllib.parse.urlsplit(f'socks5h://127.0.0.1:{free.getsockname()[1]}')
+        pipe, command = subprocess.PIPE, [sys.executable, '-c', KEEPER, *SSH, '-D', at.netloc, self.at.geturl()]
+        self.keeper = await asyncio.create_subprocess_exec(*command, stdin=pipe, stderr=pipe)
+        hearing = asyncio.create_task(self.hear(self.keeper.stderr))
+        while True:
+            try:
+                await (await reach(at, self.trust, 'www.youtube.com', 443, self.trust)).close()
+                return at
+            except OSError as error:
+                await asyncio.sleep(1 if hearing.done() else 0.1)  # logins that fail many times a second are noticed
+                if hearing.done() or error.errno != errno.ECONNREFUSED:  # else it does not listen yet
+                    raise
+
+    async def hear(self, said: asyncio.StreamReader) -> None:
+        async for line in said:
+            self.words = line.decode(errors='replace').strip() or self.words
+
+
+async def pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    """Pass on what comes, until either side has ended."""
+    with contextlib.suppress(OSError):
+        while data := await source.read(1 << 16):
+            sink.write(data)
+            await sink.drain()
+    sink.close()
+
+
+class Door:
+    """An http proxy on loopback, in a thread: it leads whoever knows the token of a route by that, to YouTube alone."""
+
+    def __init__(self, patience: float) -> None:
+        self.ways = dict[str, tuple[str, Callable]]()  # what requests log in with -> a route's name, and its way
+        self.patience, self.trust = patience, ssl.create_default_context()  # patience: s
+        self.socket = socket.create_server(('127.0.0.1', 0), backlog=256)
+        threading.Thread(target=asyncio.run, args=[self.serve()], daemon=True).start()
+
+    def add(self, name: str, at: Address) -> str:
+        """The address at which the door leads by this proxy."""
+        way = Tunnel(at, self.trust).reach if at.scheme == 'ssh' else functools.partial(reach, at, self.trust)
+        login = f'door:{secrets.token_urlsafe()}'
+        self.ways[f'Basic {base64.b64encode(login.encode()).decode()}'] = name, way
+        return f'http://{login}@127.0.0.1:{self.socket.getsockname()[1]}'
+
+    async def serve(self) -> None:
+        await (await asyncio.start_server(self.lead, sock=self.socket)).serve_forever()
+
+    async def lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, to its end."""
+        with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError):  # whoever asked has hung up, or babbles
+            status, stream = await self.open((await reader.readuntil(b'\r\n\r\n')).decode('latin-1'))
+            writer.write(f'HTTP/1.1 {status}\r\n\r\n'.encode('ascii', 'replace'))
+            if stream:
+                await asyncio.gather(pour(reader, stream.writer), pour(stream.reader, writer))
+        writer.close()
+
+    async def open(self, head: str) -> tuple[str, Any]:
+        """The answer to a request for a connection, and the stream to where it leads, if it does."""
+        login = re.search(r'(?im)^proxy-authorization: *(\S+ \S+)', head)
+        name, way = self.ways.get(login[1] if login else '', ('', None))
+        asked = re.match(rf'CONNECT ({YOUTUBE}|{LISTS}):(\d+) ', head)
+        if not way:
+            return '407 who is it?\r\nProxy-Authenticate: Basic realm="download.py"', None
+        if not asked:
+            return f'403 no way by {name}: {head.split(" HTTP/")[0]} leads neither to YouTube nor to a list', None
+        try:
+            return '200 OK', await asyncio.wait_for(way(asked[1], int(asked[2])), self.patience)
+        except (OSError, asyncio.TimeoutError) as error:
+            return f'502 no way by {name}: {" ".join(str(error).split()) or "no answer in time"}', None
+
+
 # -------------------------------------------------------------------------------------------------------------- pool
 ENDINGS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
 PRELOAD = ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm', 'pebble']
@@ -2269,7 +2398,7 @@ def check_files(processes: int) -> None:
     with contextlib.suppress(ImportError):  # Windows has no such limit
         import resource
 
-        needed, (soft, hard) = 40 + 8 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
+        needed, (soft, hard) = 40 + 16 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft == resource.RLIM_INFINITY or soft >= needed:
             return
         wrong = f'num_processes = {processes}: needs {needed} open files, {hard} are allowed (ulimit -n)'
@@ -2348,8 +2477,6 @@ class Pool:
 # ----------------------------------------------------------------------------------------------------------- cluster
 def connect() -> Any:
     """Ray, connected to the cluster of RAY_ADDRESS, to the one that runs here, or to a new one of this machine."""
-    import socket
-
     import ray
     import ray.util.scheduling_strategies
 
@@ -3154,14 +3281,18 @@ def check_settings(s: Settings) -> None:
     require(Path(s.report or '.').absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
 
 
-def read_proxy(proxy: str, port: str = '') -> tuple[str, str]:
-    """What to call a proxy, and its address as yt-dlp and ffmpeg both can use it. `port`: where it names none."""
-    found = re.fullmatch(r'(?:http://)?([^\s/]+@|)([^\s/:@]+|\[[\da-f:.]+\])(?::(\d+))?/?', proxy, re.IGNORECASE)
-    use = 'use http://user:password@host:port (special characters as %40), http://host:port or direct'
-    why = f'{use}; ffmpeg knows neither SOCKS nor https proxies'
-    require(found and (found[3] or port), f'proxy {proxy.rpartition("@")[2]}: {why}')
-    login, host, port = found.groups(port)
-    return f'{host}:{port}', f'http://{login}{host}:{port}'
+def read_proxy(proxy: str, port: str = '') -> tuple[str, Address]:
+    """What to call a proxy, and its address. `port`: where it names none."""
+    schemes, host = r'(?:(https?|socks4|socks5h?|ssh)://)?', proxy.rpartition('@')[2]
+    found = re.fullmatch(schemes + r'([^\s/]+@|)([^\s/:@]+|\[[\da-f:.]+\])(?::(\d+))?/?', proxy, re.IGNORECASE)
+    use = 'use http, https, socks4, socks5 or socks5h://user:password@host:port, ssh://user@host:port, or direct'
+    ssh = found and (found[1] or '').lower() == 'ssh'
+    fits = found and (ssh or found[4] or port) and int(found[4] or 1) < 1 << 16
+    require(fits, f'proxy {host}: {use} (special characters as %40)')
+    require(not ssh or ':' not in found[2], f'proxy {host}: ssh takes no password here; use a key')
+    require(not ssh or shutil.which('ssh'), f'proxy {host}: there is no ssh on this machine')
+    name = ':'.join(filter(None, [found[3], found[4] or (not ssh and port)]))
+    return name, urllib.parse.urlsplit(f'{(found[1] or "http").lower()}://{found[2]}{name}')
 
 
 def open_routes(settings: Settings) -> None:
@@ -3171,11 +3302,20 @@ def open_routes(settings: Settings) -> None:
     trusted = os.environ.get('SSL_CERT_FILE') or certifi.where()
     require(os.path.isfile(trusted), f'SSL_CERT_FILE = {trusted}: no such file')
     os.environ['SSL_CERT_FILE'] = trusted  # by yt-dlp, by ffmpeg and by us
-    proxies = settings.proxies or ['direct']
+    proxies, direct = settings.proxies or ['direct'], None
     around = urllib.request.getproxies() if 'direct' in proxies else {}
     if proxy := around.get('https') or around.get('all') or around.get('http'):
-        os.environ['https_proxy'] = os.environ['http_proxy'] = read_proxy(proxy, '80')[1]  # the one that ffmpeg reads
-    settings.routes = dict(('direct', '') if proxy == 'direct' else read_proxy(proxy) for proxy in proxies)
+        direct = read_proxy(proxy, '80')[1]
+        if direct.scheme == 'http':
+            os.environ['https_proxy'] = os.environ['http_proxy'] = direct.geturl()  # the one that ffmpeg reads
+            direct = None
+    named = [('direct', direct) if proxy == 'direct' else read_proxy(proxy) for proxy in proxies]
+    hidden = [name for name, at in named if at and (at.scheme != 'http' or at.username)]
+    installed = not hidden or importlib.util.find_spec('python_socks')
+    require(installed, f'proxies: for {", ".join(hidden)}, pip install "python-socks[asyncio]"')
+    with no_interrupts():
+        door = Door(0.8 * settings.timeout) if hidden else None  # before yt-dlp and ffmpeg give up, in silence
+    settings.routes = {name: door.add(name, at) if name in hidden else at.geturl() if at else '' for name, at in named}
     require(len(settings.routes) == len(proxies), 'proxies: one is named twice')
 
 

@@ -3,9 +3,9 @@
     python tests/chaos.py                            # two minutes of it
     python tests/chaos.py --rows 2000 --seconds 3600 --seed 7
 
-One root is filled without a fault. Another one is filled through three proxies while each of them in turn refuses,
-limits, breaks or dies, workers and whole runs are killed, the disk fills up and the ledger is lost. Then the weather
-clears, the same command runs once more, and both roots are compared: clip by clip, record by record.
+One root is filled without a fault. Another one is filled through three proxies, one of them SOCKS, while each of them
+in turn refuses, limits, breaks or dies, workers and whole runs are killed, the disk fills up and the ledger is lost.
+Then the weather clears, the same command runs once more, and both roots are compared: clip by clip, record by record.
 """
 
 import argparse
@@ -22,7 +22,7 @@ import time
 from collections import Counter
 
 import youtube
-from conftest import Program, kill_session, may_mount, processes_of, small_disk, workers_of
+from conftest import Program, kill_session, may_mount, processes_of, proxy_before, small_disk, workers_of
 
 WEATHER = [  # what a proxy may meet, and how likely each request then meets it
     *(
@@ -68,17 +68,18 @@ def offer(program: Program, count: int, dice: random.Random) -> None:
 class Demon:
     """Does one thing after another to a run and its surroundings."""
 
-    def __init__(self, program: Program, dice: random.Random) -> None:
+    def __init__(self, program: Program, dice: random.Random, held: contextlib.ExitStack) -> None:
         self.program, self.dice, self.did = program, dice, Counter[str]()
         self.doors = [program.site.door() for _ in range(3)]
+        socks = held.enter_context(proxy_before(self.doors[-1], 'socks5h'))
+        self.proxies = [*(door.url for door in self.doors[:-1]), socks]
         self.process: subprocess.Popen | None = None
         self.log = program.root.parent / 'log'
 
     def start(self) -> None:
-        proxies = ['--proxies', *(door.url for door in self.doors)]
         pauses = ['--pause', '0.3', '--longest-pause', '1.5']
         with open(self.log, 'a') as log:
-            self.process = self.program.start(*FLAGS, *pauses, *proxies, stdout=log, stderr=log)
+            self.process = self.program.start(*FLAGS, *pauses, '--proxies', *self.proxies, stdout=log, stderr=log)
 
     def weather(self) -> None:
         door = self.dice.choice(self.doors)
@@ -169,12 +170,12 @@ def trial(folder: pathlib.Path, rows: int, seed: int, seconds: float) -> Report:
     """The fault-free run, the rough one, and what tells them apart."""
     dice = random.Random(seed)
     disk = small_disk(folder / 'rough', 20 + rows * 0.3) if may_mount() else contextlib.nullcontext()
-    with youtube.YouTube(latency=0.02) as site, disk:
+    with youtube.YouTube(latency=0.02) as site, disk, contextlib.ExitStack() as held:
         fair, rough = Program(folder / 'fair', site), Program(folder / 'rough', site)
         offer(fair, rows, dice)
         fair.run(*FLAGS)
         calm, before = site.counts.copy(), time.monotonic()
-        demon = Demon(rough, dice)
+        demon = Demon(rough, dice, held)
         demon.start()
         while time.monotonic() < before + seconds:
             time.sleep(dice.uniform(0.2, 1.5))

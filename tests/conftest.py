@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -221,6 +222,28 @@ def may_mount() -> bool:
     with tempfile.TemporaryDirectory() as folder:
         mounted = subprocess.run(['mount', '-t', 'tmpfs', 'tmpfs', folder], capture_output=True).returncode == 0
         return mounted and subprocess.run(['umount', '-l', folder]).returncode == 0
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as trial:
+        return trial.connect_ex(('127.0.0.1', port)) == 0
+
+
+@contextlib.contextmanager
+def proxy_before(door: stand_in.Door, kind: str, login: str = '', port: int = 0) -> Iterator[str]:
+    """The address of a real proxy server (pproxy) that leads to a door of the stand-in."""
+    if not port:
+        with socket.create_server(('127.0.0.1', 0)) as free:
+            port = free.getsockname()[1]
+    listens = f'{kind.removesuffix("h")}://127.0.0.1:{port}' + (f'#{login}' if login else '')
+    command = [sys.executable, '-m', 'pproxy', '-l', listens, '-r', door.url]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_for(lambda: is_open(port))
+        yield f'{kind}://{login}@127.0.0.1:{port}'.replace('//@', '//')
+    finally:
+        process.kill()
+        process.wait()
 
 
 def kill_session(process: subprocess.Popen) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 import download
 import youtube as stand_in
-from conftest import Program, wait_for
+from conftest import SECRET, Program, proxy_before, wait_for
 
 try:
     from ray.cluster_utils import Cluster
@@ -148,3 +148,15 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, 'find_spec', lambda _: None)
     with pytest.raises(download.UsageError, match="engine = 'ray': Ray is not installed; pip install ray"):
         download.read_settings(['--engine', 'ray'])
+
+
+@needs_ray
+def test_nodes_have_doors_of_their_own(program: Program, cluster: 'Cluster') -> None:
+    program.offer(*stand_in.rows(6))
+    door, around = program.site.door(), program.site.door()
+    add_node(cluster, program, around)
+    with proxy_before(door, 'socks5h', f'me:{SECRET}') as url:
+        end(start(program, '--proxies', url))
+    assert len(program.metadata) == 6
+    assert door.counts['media'] >= 6
+    assert not around.counts

@@ -118,12 +118,6 @@ def test_any_of_the_usual_variables_names_the_proxy(program: Program, name: str,
     assert program.site.counts['media'] >= 1
 
 
-def test_socks_is_refused(program: Program) -> None:
-    program.offer(ROW)
-    program.env['https_proxy'] = 'socks5://127.0.0.1:9'
-    assert 'ffmpeg knows neither SOCKS nor https proxies' in program.run(status=2).stderr
-
-
 def test_a_certificate_file_that_is_not_there(program: Program) -> None:
     program.env['SSL_CERT_FILE'] = 'nowhere.pem'
     assert 'nowhere.pem' in program.run(status=2).stderr

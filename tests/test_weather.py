@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import pytest
 
 import chaos
-import download
 import youtube as stand_in
 from conftest import (
     LOGIN,
@@ -265,32 +264,6 @@ def test_a_proxy_with_a_login_that_nobody_reads(program: Program, watch: type[Wa
     ledgers = [program.root / 'former', *(program.root / 'wavs').glob('*.sqlite3*')]
     kept = [path.read_text(errors='replace') for path in [run.log, *ledgers]]
     assert not [text for text in [lines, said, re.sub(r'\s', '', told), *kept] if SECRET in text]
-
-
-@pytest.mark.parametrize(
-    ('proxy', 'said'),
-    [
-        ('socks5://me:hush-hush-7531@127.0.0.1:9', 'SOCKS'),
-        ('https://me:hush-hush-7531@127.0.0.1:9', 'https proxies'),
-        ('http://me:hush-hush-7531@127.0.0.1:port', 'http://host:port'),
-        ('http://', 'http://host:port'),
-        ('dirct', 'host:port or direct'),
-        ('http://localhost', 'host:port or direct'),
-        ('me:hush-hush-7531@localhost', 'host:port or direct'),
-        ('ftp://127.0.0.1:9', 'http://host:port'),
-    ],
-)
-def test_proxies_that_cannot_be_used(proxy: str, said: str) -> None:
-    with pytest.raises(download.UsageError, match=re.escape(said)) as refusal:
-        download.open_routes(download.read_settings(['--proxies', proxy]))
-    assert SECRET not in str(refusal.value)
-
-
-def test_a_proxy_that_cannot_be_used_is_said_in_one_line_without_its_password(program: Program) -> None:
-    err = program.run('--proxies', f'socks5://me:{SECRET}@127.0.0.1:9', status=2).stderr
-    assert 'SOCKS' in err
-    assert err.count('\n') == 1
-    assert SECRET not in err
 
 
 # ------------------------------------------------------------------------------------------------ plugins and cookies
