@@ -753,8 +753,7 @@ class Ledger:
         self.db.close()
 
     def get(self, name: str) -> str:
-        found = self.db.execute('SELECT value FROM state WHERE name = ?', (name,)).fetchone()
-        return found[0] if found else ''
+        return (self.db.execute('SELECT value FROM state WHERE name = ?', (name,)).fetchone() or [''])[0]
 
     def set(self, name: str, value: str) -> None:
         self.db.execute('INSERT OR REPLACE INTO state VALUES (?, ?)', (name, value))
@@ -1098,24 +1097,14 @@ class Job:
         query = f'SELECT count(*), {columns} FROM {self.TABLES} WHERE true{where} GROUP BY {columns}'
         return Counter({tuple(key): n for n, *key in self.db.execute(query)})
 
-    def total(self, column: str) -> int:
-        """Sum over the lists: of rows that were read so far, of lines that are none."""
-        return self.db.execute(f'SELECT ifnull(sum({column}), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
-
-    def reopen(self, reasons: list[str]) -> None:
-        """Have the rows that are gone for one of these reasons asked for once more."""
-        if reasons:
-            within = f"SELECT c.id FROM {self.TABLES} WHERE c.status = 'gone'{self.where}"
-            where = f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})'
-            self.reader.ledger.reopen(where, json.dumps(reasons))
-
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists, each once; reads on where that is needed."""
         after, again = 0, not self.reader.whole  # what was asked for before its list changed may stand behind us
         while True:
             found = self.find(f'{TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)', after, self.began)
+            left = f'SELECT 1 FROM clip c WHERE id = ? AND {TO_DO}'  # its video may be gone meanwhile
             for segment in found:
-                if segment.clip not in self.given and self.is_left(segment):
+                if segment.clip not in self.given and self.db.execute(left, (segment.clip,)).fetchone():
                     self.given.add(segment.clip)
                     yield segment
             if found:
@@ -1126,10 +1115,6 @@ class Job:
                 after, again = 0, False
             else:
                 return
-
-    def is_left(self, segment: Segment) -> bool:
-        """Whether its video was not said to be gone meanwhile."""
-        return bool(self.db.execute(f'SELECT 1 FROM clip c WHERE id = ? AND {TO_DO}', (segment.clip,)).fetchone())
 
     def find(self, condition: str, *values: Any, most: int = 200) -> list[Segment]:
         """Some of the chosen rows, by clip, as their first list has them."""
@@ -1142,6 +1127,18 @@ class Job:
             seconds = start / 1000, end / 1000
             found.setdefault(id, Segment(ytid, *seconds, self.classes[tagset], split, at, clip=id, mark=name[14:]))
         return list(found.values())
+
+
+def count_skipped(job: Job) -> int:
+    """Lines of the lists that are no rows."""
+    return job.db.execute('SELECT ifnull(sum(skipped), 0) FROM list JOIN temp.run USING (id)').fetchone()[0]
+
+
+def reopen_gone(job: Job, reasons: list[str]) -> None:
+    """Have the rows that are gone for one of these reasons asked for once more."""
+    within = f"SELECT c.id FROM {job.TABLES} WHERE c.status = 'gone'{job.where}"
+    where = f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})'
+    job.reader.ledger.reopen(where, json.dumps(reasons))
 
 
 # ---------------------------------------------------------------------------------------------------------- metadata
@@ -2782,7 +2779,7 @@ def plan(job: Job) -> str:
         found, others = (Counter({key: n for key, n in all.items() if key[0] == id}) for all in (own, shared))
         left, total, again = count(found, *OPEN), found.total(), others.total()
         rows.append([split, total + again, total - left, count(found, DONE), left, again])
-    size, skipped = count(own, *OPEN) * clip_size(job.settings) / 1e6, job.total('skipped')
+    size, skipped = count(own, *OPEN) * clip_size(job.settings) / 1e6, count_skipped(job)
     end = f'to do: about {size:,.0f} MB of {job.settings.ext}; {skipped} lines are no rows'
     return f'{headline(job.settings)}\n{tabulate(rows)}\n{end}'
 
@@ -3544,12 +3541,13 @@ def look(settings: Settings) -> str:
 def settle_rows(job: Job) -> int:
     """Do what is to be done, and say what came of it; returns how many rows are left."""
     settings, bar = job.settings, Progress(job)
-    job.reopen(settings.again)
+    if settings.again:
+        reopen_gone(job, settings.again)
     with bar.bar:
         stop = fetch_rows(settings, job, bar)
         bar.show()
     counts = job.counts() if stop or bar.examples else bar.counts
-    say(f'\n{headline(settings)}\n{outcome(counts, bar.examples, job.total("skipped"))}')
+    say(f'\n{headline(settings)}\n{outcome(counts, bar.examples, count_skipped(job))}')
     table = coverage(job)[:11] if bar.examples else []
     if table[1:] and table[1][5]:
         say(f'\n{show_coverage(table)}\n{command(settings, "--report")} shows all classes\n')

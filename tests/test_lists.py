@@ -187,7 +187,7 @@ def test_what_is_gone_and_was_there_after_all(tmp_path: pathlib.Path) -> None:
     with opened(tmp_path, 'mine', 'more', ledger=ledger) as job:
         job.reader.finish()
         assert {segment.start for segment in job.find(download.TO_DO)} == {10, 50}, 'one was there before it was gone'
-        job.reopen(['age'])
+        download.reopen_gone(job, ['age'])
         settle(job, four)
         assert {segment.start for segment in job.find("c.status = 'gone'")} == {20}
         assert {segment.start for segment in job.find(download.TO_DO) if segment.ytid == A} == {30, 50}

@@ -169,14 +169,14 @@ def test_a_list_that_is_read_bit_by_bit_is_read_as_at_once(
     (csvs / name).write_text(f'{HEADS[name]}{text}')
     with opened(csvs, split) as job:
         job.reader.finish()
-        whole, skipped = rows_of(job), job.total('skipped')
+        whole, skipped = rows_of(job), download.count_skipped(job)
     for _ in cells:  # interrupted after each step
         with opened(csvs, split, ledger=csvs / 'ledger') as job:
             job.reader.step(lines)
     with opened(csvs, split, ledger=csvs / 'ledger') as job:
         while not job.reader.whole:
             job.reader.step(lines)
-        assert (rows_of(job), job.total('skipped')) == (whole, skipped)
+        assert (rows_of(job), download.count_skipped(job)) == (whole, skipped)
 
 
 def test_a_list_is_read_once_and_anew_when_it_has_changed(tmp_path: pathlib.Path) -> None:
