@@ -66,6 +66,7 @@ import urllib.request
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn, TextIO
 
@@ -2409,7 +2410,7 @@ class Pool:
     def __init__(self, settings: Settings) -> None:
         settings.num_processes = settings.num_processes or processes_here()
         check_files(settings.num_processes)
-        self.settings, self.flying = settings, 0
+        self.settings, self.flying, self.broken = settings, 0, 0  # broken: pools in a row without a result
         http_flags = find_ffmpeg(settings)
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
@@ -2431,7 +2432,10 @@ class Pool:
         self.flying += 1
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
         with no_interrupts():
-            if not self.pool.active:  # one died with the lock of all
+            if not self.pool.active:  # one died with the lock of all, or while none had a task
+                self.broken += 1
+                if self.broken > 20:
+                    raise OSError('worker processes end as soon as they begin')
                 self.end()
                 self.pool = self.make()
             return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
@@ -2440,8 +2444,9 @@ class Pool:
         """What became of a task; None if nobody has tried it."""
         self.flying -= 1
         try:
-            return future.result()
-        except concurrent.futures.CancelledError:
+            result, self.broken = future.result(), 0
+            return result
+        except (concurrent.futures.CancelledError, BrokenProcessPool):
             return None
         except concurrent.futures.TimeoutError:
             late = Refused(f'not done within {self.settings.clip_timeout} s')
