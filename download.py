@@ -333,11 +333,12 @@ COLUMNS = {  # what a column tells -> the names that it goes by, small and with 
     'subset': 'split subset',
 }
 EVENTS = [{'segment_id', 'start_time_seconds'}, {'videoid', 'quality', 'starttime'}]  # whose times are events': AVE's
-CLIP = r'(?:.*[/\\])?[Y_]?([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_(\d+(?:\.\d+)?))?(?:\.[A-Za-z]\w{1,4})?'
-LINK = r'\S*youtu\S*(?:[?&]v=|\.be/|/embed/|/shorts/|/live/|/v/)([\w-]{11})(?:[?&#/]\S*)?'
+CLIP = re.compile(r'(?:.*[/\\])?[Y_]?([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_(\d+(?:\.\d+)?))?(?:\.[A-Za-z]\w{1,4})?', re.A)
+LINK = re.compile(r'\S*youtu\S*(?:[?&]v=|\.be/|/embed/|/shorts/|/live/|/v/)([\w-]{11})(?:[?&#/]\S*)?', re.A)
 CLOCK = r'(?:(?:(\d+)[:h])?(\d+)[:m])?(\d+(?:\.\d*)?)s?'
+TIMES = 'start', 'end', 'duration', 'onset', 'offset'
 SHAPES = {  # what a cell without a head tells by how it looks, each but once
-    'ytid': f'{CLIP}|{LINK}',
+    'ytid': f'{CLIP.pattern}|{LINK.pattern}',
     'start': CLOCK,
     'end': CLOCK,
     'tags': '/[mtg]/.*',
@@ -384,6 +385,7 @@ class Form(NamedTuple):
         return f'{between} | {told}' + (f' | kept in row: {rest}' if rest else '')
 
 
+@functools.lru_cache(1 << 16)
 def milliseconds(text: str, head: str) -> int:
     clock = re.fullmatch(CLOCK, text, re.A)
     hours, minutes, seconds = clock.groups('0') if clock else (0, 0, text)
@@ -396,19 +398,13 @@ def milliseconds(text: str, head: str) -> int:
 def read_clip(text: str, head: str) -> tuple[str, int | None, int | None]:
     """Video, start and end (ms; None: not told) of a cell that names a clip. A whole number from 10,000 on is ms, and
     so are all of AudioSet's segment_id."""
-    if found := re.fullmatch(CLIP, text, re.A):
-        ytid, *times = found.groups()
-        unit = (
-            1
-            if (head == 'segment_id' and '.' not in text)
-            or any(re.fullmatch(r'[1-9]\d{4,}', time or '') for time in times)
-            else 1000
-        )
-        return ytid, *(time and round(float(time) * unit) for time in times)
-    found, shown = re.fullmatch(LINK, text, re.A), textwrap.shorten(text, 60, placeholder='…')
-    require(
-        found, f'column {head}: {shown!r} names no video; expected an id of 11 characters, Y<id>_<start>.wav, a link'
-    )
+    if found := CLIP.fullmatch(text):
+        ytid, start, end = found.groups()
+        in_ms = re.search(r'_[1-9]\d{4,}(_|\.[A-Za-z]|$)', text[11:]) or (head == 'segment_id' and '.' not in text)
+        return ytid, *(time and round(float(time) * (1 if in_ms else 1000)) for time in (start, end))
+    found, shown = LINK.fullmatch(text), textwrap.shorten(text, 60, placeholder='…')
+    expected = 'an id of 11 characters, Y<id>.wav, <id>_<start>_<end>, a link'
+    require(found, f'column {head}: {shown!r} names no video; expected {expected}')
     times = {name: milliseconds(time, head) for name, time in re.findall(r'[?&#](t|start|end)=([^&#]+)', text)}
     return found[1], times.get('t', times.get('start')), times.get('end')
 
@@ -418,21 +414,26 @@ def distinct(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(filter(None, dict.fromkeys(texts)))
 
 
-def read_texts(cell: Any, between: str) -> list[str]:
-    """A cell's texts: of a list as JSON or Python write it, or what stands between separators."""
-    if isinstance(cell, str) and cell[:1] == '[':
+def read_texts(text: str, between: re.Pattern | None = None) -> list[str]:
+    """The texts in a cell: of a list as Python writes it, or what stands between separators."""
+    if text[:1] == '[':
         with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-            cell = ast.literal_eval(cell)
-    if isinstance(cell, list):
-        return [str(item).strip() for item in cell]
-    return re.split(between, '' if cell is None else str(cell).strip())
+            return [str(item).strip() for item in ast.literal_eval(text)]
+    return between.split(text) if between else [text]
+
+
+@functools.lru_cache(1 << 16)
+def read_classes(*cells: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The MIDs in some cells, and the other names of classes."""
+    found = distinct(text for cell in cells for text in read_texts(cell, SEVERAL))
+    return tuple(name for name in found if name[0] == '/'), tuple(name for name in found if name[0] != '/')
 
 
 def read_row(cells: dict[str, Any], columns: dict[str, str], names: dict[str, str]) -> Row:
     """What cells, by their heads, ask for; ValueError names the one that is wrong. `names`: of MIDs."""
     told = {tells: cells.pop(head, None) for tells, head in columns.items()}
     texts = {tells: text for tells, cell in told.items() if cell is not None and (text := str(cell).strip())}
-    times = {of: milliseconds(texts[of], columns[of]) for of in list(COLUMNS)[1:6] if of in texts}
+    times = {tells: milliseconds(texts[tells], columns[tells]) for tells in TIMES if tells in texts}
     ytid, start, end = read_clip(texts.get('ytid', ''), columns['ytid'])
     if 'start' in times:
         start, end = times['start'], None
@@ -442,18 +443,22 @@ def read_row(cells: dict[str, Any], columns: dict[str, str], names: dict[str, st
         end = start + times['duration']
     begin, end = start or 0, times.get('end', end)
     stop = begin + round(1000 * LENGTH) if end is None else end
-    require(0 <= begin < stop < DAY * 1000, f'no clip from {begin / 1000} to {stop / 1000} s')
-    classes = distinct(text for of in ('tags', 'label') for text in read_texts(told.get(of), SEVERAL))
-    events = []
+    if not 0 <= begin < stop < DAY * 1000:
+        raise ValueError(f'no clip from {begin / 1000} to {stop / 1000} s')
+    tags, labels = read_classes(texts.get('tags', ''), texts.get('label', ''))
+    more = dict[str, Any]()
     if 'onset' in times:
         begin, stop = times['onset'], times.get('offset', -1)
         require(0 <= begin <= stop, f'no event from {begin / 1000} to {stop / 1000} s')
-        heard = [(name if name[:1] == '/' else '', names.get(name, name)) for name in classes or ['']]
-        events = [{'start': begin / 1000, 'end': stop / 1000, 'tag': tag, 'label': label} for tag, label in heard]
-    captions = list(distinct(read_texts(told.get('caption'), '$^')))
-    more = {'events': events, 'captions': captions, 'subset': texts.get('subset'), 'row': [cells] if cells else []}
-    tags, labels = (tuple(name for name in classes if (name[0] == '/') == wanted) for wanted in (True, False))
-    return Row(ytid, start, end, tags, labels, {field: value for field, value in more.items() if value})
+        heard = [(tag, names.get(tag, tag)) for tag in tags] + [('', label) for label in labels] or [('', '')]
+        more['events'] = [{'start': begin / 1000, 'end': stop / 1000, 'tag': tag, 'label': name} for tag, name in heard]
+    if 'caption' in texts:
+        more['captions'] = list(distinct(read_texts(texts['caption'])))
+    if 'subset' in texts:
+        more['subset'] = texts['subset']
+    if cells:
+        more['row'] = [cells]
+    return Row(ytid, start, end, tags, labels, more)
 
 
 def read_plain(line: bytes) -> Row | None:
@@ -524,14 +529,18 @@ def understand(rows: Iterable[tuple[int, Cells, int]], form: Form, names: dict[s
     for number, cells, at in rows:
         try:
             if isinstance(cells, list):
-                require(len(cells) >= needed, f'{len(cells)} of {needed} cells; expected {", ".join(form.columns)}')
+                if len(cells) < needed:
+                    raise ValueError(f'{len(cells)} of {needed} cells; expected {", ".join(form.columns)}')
                 cells = [*cells[:last], form.between.join(cells[last:])] if texts else cells  # its quotes are missing
                 cells = dict(zip(itertools.chain(form.heads, map(str, itertools.count(last + 2))), cells, strict=False))
                 cells.pop('', None)
-            row = read_row(cells, form.columns, names) if isinstance(cells, dict) else cells
-        except ValueError as error:
+            if isinstance(cells, Exception):
+                raise cells
+            require(isinstance(cells, dict), 'no object')
+            row = read_row(cells, form.columns, names)
+        except (ValueError, csv.Error) as error:
             row = error
-        yield number, row if isinstance(row, Row | Exception) else ValueError('no object'), at
+        yield number, row, at
 
 
 def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number: int = 0) -> Iterator[Read]:
