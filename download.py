@@ -307,9 +307,6 @@ def judge(words: str) -> tuple[str, str, bool]:
     return reason, verdict, believed == 'sure'
 
 
-# -------------------------------------------------------------------------------------------------------------- read
-
-
 def say(message: str) -> None:
     """A line for the user, above the bar if there is one; to nobody once nobody listens."""
     try:
@@ -318,6 +315,8 @@ def say(message: str) -> None:
     except BrokenPipeError:  # `| head` has seen enough, but the run goes on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
+
+# -------------------------------------------------------------------------------------------------------------- rows
 
 COLUMNS = {  # what a column tells -> the names that it goes by, small and with _ between words, the best first
     'ytid': 'ytid youtube_id video_id videoid yt_id vid youtube_url video_url url link filename file_name file fname '
@@ -350,8 +349,8 @@ PLAIN_ROW = re.compile(  # as AudioSet publishes it: two million of these are re
 )
 SEVERAL = re.compile(r'\s*[;|]\s*|,(?=\S)|,\s+(?=/)')  # between classes: a name may hold a comma with a space behind
 Line = tuple[int, bytes, int]  # its number, its text, where it ends (bytes)
-Cells = list[str] | dict[str, Any] | Exception
-Read = tuple[int, 'Row | Exception', int]
+Cells = list[str] | bytes | dict[str, Any] | Exception
+Read = tuple[int, 'Row | Exception', int]  # its number, and where it ends (bytes)
 
 
 class Row(NamedTuple):
@@ -469,6 +468,9 @@ def read_plain(line: bytes) -> Row | None:
     return None
 
 
+# ------------------------------------------------------------------------------------------------------------ tables
+
+
 def open_list(path: Path) -> BinaryIO:
     return gzip.open(path) if path.suffix == '.gz' else open(path, 'rb')
 
@@ -509,13 +511,6 @@ def split_lines(lines: list[Line], between: str) -> list[list[str]]:
     return [cells for _, cells, _ in read_cells(iter(lines), between) if isinstance(cells, list)]
 
 
-def read_json(text: bytes) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        return error
-
-
 def find_objects(document: Any) -> list[Any]:
     """The rows of a JSON document: a list of objects, or the one under a key of it."""
     lists = document.values() if isinstance(document, dict) else [document]
@@ -534,9 +529,10 @@ def understand(rows: Iterable[tuple[int, Cells, int]], form: Form, names: dict[s
                 cells = [*cells[:last], form.between.join(cells[last:])] if texts else cells  # its quotes are missing
                 cells = dict(zip(itertools.chain(form.heads, map(str, itertools.count(last + 2))), cells, strict=False))
                 cells.pop('', None)
-            if isinstance(cells, Exception):
-                raise cells
-            require(isinstance(cells, dict), 'no object')
+            elif isinstance(cells, bytes):
+                cells = json.loads(cells)
+            if not isinstance(cells, dict):
+                raise cells if isinstance(cells, Exception) else ValueError('expected an object in { }')
             row = read_row(cells, form.columns, names)
         except (ValueError, csv.Error) as error:
             row = error
@@ -553,7 +549,7 @@ def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number
     lines = (line for line in read_lines(path, at, number) if line[0] > form.line)
     lines = lines if form.line else (line for line in lines if not line[1].startswith(b'#'))
     if form.between == 'jsonl':
-        yield from understand(((n, read_json(line), at) for n, line, at in lines if line.strip()), form, names)
+        yield from understand((line for line in lines if line[1].strip()), form, names)
     elif form.plain:
         for line in lines:
             if row := read_plain(line[1]):
@@ -608,26 +604,39 @@ def find_forms(lines: list[Line], between: str, own: dict[str, str]) -> Iterator
             yield count, len(columns), Form(columns, heads, between)
 
 
+def parse_json(line: bytes) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(line)
+
+
+def find_json(path: Path, lines: list[bytes]) -> tuple[str, list[Any]]:
+    """Whether it is an object a line, or a document, and its first rows."""
+    objects = [parsed for line in lines if (parsed := parse_json(line)) is not None]
+    if parse_json(lines[0]) and isinstance(objects[0], dict) and (len(lines) > 1 or not find_objects(objects[0])):
+        return 'jsonl', objects
+    with contextlib.suppress(ValueError), open_list(path) as file:
+        return 'json', find_objects(json.load(file))[:50]
+    return 'json', []
+
+
 def recognise(path: Path, own: dict[str, str] | None = None) -> Form:
     """The form of a list, by its first lines. `own`: what columns tell -> the user's names for them."""
     lines = [line for line in itertools.islice(read_lines(path), 50) if line[1].strip()]
     text = lines[0][1] if lines else b''
     if text.lstrip()[:1] in (b'{', b'['):
-        objects, between = [read_json(line) for _, line, _ in lines], 'jsonl'
-        if isinstance(objects[0], list | Exception) or (len(objects) == 1 and find_objects(objects[0])):
-            with open_list(path) as file:
-                objects, between = find_objects(read_json(file.read()))[:50], 'json'
+        between, objects = find_json(path, [line for _, line, _ in lines])
         heads = list(dict.fromkeys(head for cells in objects if isinstance(cells, dict) for head in cells))
         columns = name_columns(heads, own or {})
         forms = [(1, 1, Form(columns, heads, between))] if 'ytid' in columns else []
     else:
         forms = [form for between in ',\t;&' for form in find_forms(lines, between, own or {})]
     shown = textwrap.shorten(text.decode(errors='replace'), 80, placeholder='…')
-    expected = (
-        'heads with a name for the column of the video (README has them; or set columns), or rows as AudioSet has'
-    )
+    expected = 'a head that names the column of the video (see README, or set columns), or rows as AudioSet has'
     require(forms, f'{path}: its first line {shown!r} is not understood; expected {expected}')
     return max(forms, key=operator.itemgetter(0, 1))[2]
+
+
+# ------------------------------------------------------------------------------------------------------------- lists
 
 
 def rank_of(split: str) -> int:
@@ -1129,6 +1138,15 @@ class Batch:
         own = () if labels == label_all(tags, self.labels) else tuple(labels)
         return Row(ytid, clip.start, clip.end, tuple(tags), own, more)
 
+    def write(self, tagset: Callable[[tuple[str, ...], tuple[str, ...]], int]) -> None:
+        columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
+        self.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', self.clips)
+        rows = []
+        for clip, (at, row) in self.asks.items():
+            extra = json.dumps(row.more, ensure_ascii=False) if row.more else None
+            rows.append((self.list_id, at, clip, tagset(row.tags, row.labels), extra))
+        self.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
+
 
 def find_times(db: sqlite3.Connection, videos: set[str]) -> dict[str, tuple[int, int]]:
     """Start and end (ms) of AudioSet's own clips of these videos, as far as its lists are read."""
@@ -1143,6 +1161,21 @@ def with_times(row: Row, times: dict[str, tuple[int, int]]) -> Row | LookupError
     if row.ytid not in times:
         return LookupError(f'{row.ytid} is not in AudioSet, and no start is told; length takes the first seconds')
     return row._replace(start=times[row.ytid][0], end=times[row.ytid][1])
+
+
+def locate(reader: Reader, rows: list[Read]) -> list[Read]:
+    """Give rows without times those of AudioSet's own row, whose lists are read as far as needed, or `length`."""
+    ledger, wanted = reader.ledger, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None}
+    settings, times, left = ledger.settings, find_times(ledger.db, wanted), list(WEAK)
+    while left and (lost := wanted - times.keys()):
+        if (split := left.pop(0)) in reader.ids:
+            reader.finish(split)
+        else:
+            Reader(ledger, open_lists(settings, [split]), reader.labels, {}).finish()
+        times |= find_times(ledger.db, lost)
+    if settings.length:
+        times = dict.fromkeys(wanted, (0, round(settings.length * 1000))) | times
+    return [(n, with_times(row, times) if isinstance(row, Row) else row, at) for n, row, at in rows]
 
 
 class Reader:
@@ -1206,7 +1239,7 @@ class Reader:
         """Read on a little, in this list or in the first one that is not whole."""
         if not (split := split or next(iter(self.lines), '')):
             return
-        batch = self.locate(list(itertools.islice(self.lines[split], lines)))
+        batch = locate(self, list(itertools.islice(self.lines[split], lines)))
         with self.ledger.whole_or_nothing():
             if batch:
                 self.take(split, batch)
@@ -1223,20 +1256,6 @@ class Reader:
         while split in self.lines or (not split and self.lines):
             self.step(10_000, split)
 
-    def locate(self, rows: list[Read]) -> list[Read]:
-        """Give rows without times those of AudioSet's own row, whose lists are read as far as needed, or `length`."""
-        wanted = {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None}
-        settings, times, left = self.ledger.settings, find_times(self.ledger.db, wanted), list(WEAK)
-        while left and (lost := wanted - times.keys()):
-            if (split := left.pop(0)) in self.ids:
-                self.finish(split)
-            else:
-                Reader(self.ledger, open_lists(settings, [split]), self.labels, {}).finish()
-            times |= find_times(self.ledger.db, lost)
-        if settings.length:
-            times = dict.fromkeys(wanted, (0, round(settings.length * 1000))) | times
-        return [(n, with_times(row, times) if isinstance(row, Row) else row, at) for n, row, at in rows]
-
     def take(self, split: str, rows: list[Read]) -> None:
         """Have some rows in the ledger, and say which are none."""
         (path, form), before = self.lists[split], self.shown
@@ -1250,20 +1269,11 @@ class Reader:
             except (ValueError, LookupError, csv.Error) as error:
                 self.skip(f'{path.name}, {"row" if form.between == "json" else "line"} {number}: skipped, {error}')
                 self.refused[split] += row is error and not isinstance(error, LookupError)
-        self.write(batch)
+        batch.write(self.tagset)
         self.seen[split] += len(rows)
         told = (rows[-1][2], rows[-1][0], batch.position, self.shown - before, self.ids[split])
         change = 'bytes = ?, lines = ?, rows = ?, skipped = skipped + ?'
         self.ledger.db.execute(f'UPDATE list SET {change} WHERE id = ?', told)
-
-    def write(self, batch: Batch) -> None:
-        columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
-        batch.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', batch.clips)
-        rows = []
-        for clip, (at, row) in batch.asks.items():
-            extra = json.dumps(row.more, ensure_ascii=False) if row.more else None
-            rows.append((batch.list_id, at, clip, self.tagset(row.tags, row.labels), extra))
-        batch.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
 
 
 class Job:

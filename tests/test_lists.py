@@ -100,8 +100,7 @@ def test_forms(tmp_path: pathlib.Path, name: str, text: str, rows: list[tuple]) 
 )
 def test_what_is_no_list_is_refused_with_the_expected_forms(tmp_path: pathlib.Path, text: str) -> None:
     with pytest.raises(
-        download.UsageError,
-        match=r'mine\.csv: its first line .* expected heads with a name for the column of the video',
+        download.UsageError, match=r'mine\.csv: its first line .* expected a head that names the column of the video'
     ):
         segments(tmp_path, 'mine.csv', text)
 
