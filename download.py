@@ -24,12 +24,14 @@ import ast
 import asyncio
 import base64
 import bisect
+import codecs
 import concurrent.futures
 import contextlib
 import csv
 import difflib
 import errno
 import functools
+import gzip
 import hashlib
 import http.client
 import importlib.util
@@ -68,7 +70,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn, TextIO
+from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
 
 import filelock
 import pebble
@@ -76,7 +78,9 @@ from tqdm import tqdm
 
 # ---------------------------------------------------------------------------------------------------------- settings
 # what to fetch
-splits: list[str] = ['unbalanced_train']  # or eval, balanced_train, eval_strong, train_strong, csvs/<name>
+splits: list[str] = ['unbalanced_train']  # or another list: see README, csvs/<name>, or an address to fetch it from
+columns: dict = {}  # names of columns that README's table lacks, e.g. {'ytid': 'vid', 'start': 'from'}
+length: float | None = None  # s to take of videos whose list names no times and that AudioSet lacks; None: none
 labels: list[str] = []  # only rows with one of these classes, by name or MID, e.g. Dog /m/01yrx; none: all rows
 exclude: list[str] = []  # no rows with one of these classes
 descendants: bool = True  # a class brings those below it in AudioSet's ontology, Animal also Dog
@@ -304,9 +308,6 @@ def judge(words: str) -> tuple[str, str, bool]:
     return reason, verdict, believed == 'sure'
 
 
-# -------------------------------------------------------------------------------------------------------------- read
-
-
 def say(message: str) -> None:
     """A line for the user, above the bar if there is one; to nobody once nobody listens."""
     try:
@@ -316,36 +317,96 @@ def say(message: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-COLUMNS = {  # what a column tells -> names that it goes by
-    'clip': 'segment_id',  # of AudioSet's strong labels: YTID_<start in ms>; the times beside it are an event's
-    'ytid': 'ytid youtube_id video_id yt_id',
-    'start': 'start start_time start_seconds start_time_seconds',
-    'end': 'end end_time end_seconds end_time_seconds',
-    'duration': 'duration duration_seconds',
-    'tags': 'tags tag mids mid positive_labels',
-    'label': 'label labels class display_name',
+# -------------------------------------------------------------------------------------------------------------- rows
+
+COLUMNS = {  # what a column tells -> the names that it goes by, small and with _ between words, the best first
+    'ytid': 'ytid youtube_id video_id videoid yt_id vid youtube_url video_url url link filename file_name file fname '
+    'audio_path path wav audio segment_id clip_id id',
+    'start': 'start start_s start_time starttime start_seconds start_time_seconds time_start',
+    'end': 'end end_s end_time endtime end_seconds end_time_seconds time_end',
+    'duration': 'duration duration_s duration_seconds',
+    'onset': 'onset',  # of an event, s within the clip
+    'offset': 'offset',
+    'tags': 'tags tag mids mid positive_labels audioset_positive_labels',
+    'label': 'label labels class classes display_name category event_label event_labels',
     'caption': 'caption captions',
     'subset': 'split subset',
 }
-FORMS = 'rows `YTID, start, end, "tag,tag"` or `YTID,start,label,subset`, or a header with at least ytid and start'
+EVENTS = [{'segment_id', 'start_time_seconds'}, {'videoid', 'quality', 'starttime'}]  # whose times are events': AVE's
+CLIP = re.compile(r'(?:.*[/\\])?[Y_]?([\w-]{11})(?:_(\d+(?:\.\d+)?))?(?:_(\d+(?:\.\d+)?))?(?:\.[A-Za-z]\w{1,4})?', re.A)
+LINK = re.compile(r'\S*youtu\S*(?:[?&]v=|\.be/|/embed/|/shorts/|/live/|/v/)([\w-]{11})(?:[?&#/]\S*)?', re.A)
+CLOCK = r'(?:(?:(\d+)[:h])?(\d+)[:m])?(\d+(?:\.\d*)?)s?'
+TIMES = 'start', 'end', 'duration', 'onset', 'offset'
+SHAPES = {  # what a cell without a head tells by how it looks, each but once
+    'ytid': f'{CLIP.pattern}|{LINK.pattern}',
+    'start': CLOCK,
+    'end': CLOCK,
+    'tags': '/[mtg]/.*',
+    'subset': 'train|val|valid|validation|dev|test|eval',
+    'label': r'(?![-+.\d]+(e[-+]?\d+)?$).*[^\W\d_].*',
+}
+PLAIN_ROW = re.compile(  # as AudioSet publishes it: two million of these are read without csv
+    rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*'
+)
+SEVERAL = re.compile(r'\s*[;|]\s*|,(?=\S)|,\s+(?=/)')  # between classes: a name may hold a comma with a space behind
+Line = tuple[int, bytes, int]  # its number, its text, where it ends (bytes)
+Cells = list[str] | bytes | dict[str, Any] | Exception
+Read = tuple[int, 'Row | Exception', int]  # its number, and where it ends (bytes)
 
 
 class Row(NamedTuple):
-    """What a line of a list asks for."""
+    """What a row of a list asks for."""
 
     ytid: str
-    start: int  # ms
+    start: int | None  # ms; None: what AudioSet's own row has
     end: int | None  # ms; None: its list names none, and it is as long as AudioSet's clip
     tags: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()  # classes without a MID
-    more: dict[str, Any] = {}  # events, captions, subset
+    more: dict[str, Any] = {}  # captions, events, subset, row: the cells that tell nothing of all this
 
 
-def milliseconds(seconds: str) -> int:
+class Form(NamedTuple):
+    """How a list is written."""
+
+    columns: dict[str, str]  # what they tell -> their heads, or their numbers from 1
+    heads: list[str]
+    between: str = ','  # the cells; json: it is a document, jsonl: an object a line
+    line: int = 0  # of the heads; 0: there are none, or in a comment
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is AudioSet's own."""
+        return self.between == ',' and self.heads == [self.columns.get(of) for of in ('ytid', 'start', 'end', 'tags')]
+
+    def __str__(self) -> str:
+        told = ', '.join(f'{tells} = {head}' for tells, head in self.columns.items())
+        rest = ', '.join(head for head in self.heads if head not in ('', *self.columns.values()))
+        between = {'\t': 'tab'}.get(self.between, self.between)
+        return f'{between} | {told}' + (f' | kept in row: {rest}' if rest else '')
+
+
+@functools.lru_cache(1 << 16)
+def milliseconds(text: str, head: str) -> int:
+    clock = re.fullmatch(CLOCK, text, re.A)
+    hours, minutes, seconds = clock.groups('0') if clock else (0, 0, text)
     try:
-        return round(float(seconds) * 1000)
+        return round((3600 * int(hours) + 60 * int(minutes) + float(seconds)) * 1000)
     except (ValueError, OverflowError):  # nan and inf among them
-        raise ValueError(f'{seconds!r} is no number of seconds') from None
+        raise ValueError(f'column {head}: {text!r} is no time; expected seconds, as 30.5 or 1:05.5') from None
+
+
+def read_clip(text: str, head: str) -> tuple[str, int | None, int | None]:
+    """Video, start and end (ms; None: not told) of a cell that names a clip. A whole number from 10,000 on is ms, and
+    so are all of AudioSet's segment_id."""
+    if found := CLIP.fullmatch(text):
+        ytid, start, end = found.groups()
+        in_ms = re.search(r'_[1-9]\d{4,}(_|\.[A-Za-z]|$)', text[11:]) or (head == 'segment_id' and '.' not in text)
+        return ytid, *(time and round(float(time) * (1 if in_ms else 1000)) for time in (start, end))
+    found, shown = LINK.fullmatch(text), textwrap.shorten(text, 60, placeholder='…')
+    expected = 'an id of 11 characters, Y<id>.wav, <id>_<start>_<end>, a link'
+    require(found, f'column {head}: {shown!r} names no video; expected {expected}')
+    times = {name: milliseconds(time, head) for name, time in re.findall(r'[?&#](t|start|end)=([^&#]+)', text)}
+    return found[1], times.get('t', times.get('start')), times.get('end')
 
 
 def distinct(texts: Iterable[str]) -> tuple[str, ...]:
@@ -353,103 +414,230 @@ def distinct(texts: Iterable[str]) -> tuple[str, ...]:
     return tuple(filter(None, dict.fromkeys(texts)))
 
 
-def read_event(cells: dict[str, str], names: dict[str, str]) -> Row:
-    """A line of strong labels: what is heard in a clip, and when (s within it)."""
-    ytid, _, start = cells['clip'].rpartition('_')
-    begin, end, tag = milliseconds(cells['start']), milliseconds(cells['end']), cells['label']
-    require(0 <= begin <= end, f'no event from {begin / 1000} to {end / 1000} s')
-    event = {'start': begin / 1000, 'end': end / 1000, 'tag': tag, 'label': names.get(tag, tag)}
-    return Row(ytid, int(start), None, (tag,), more={'events': [event]})
+def read_texts(text: str, between: re.Pattern | None = None) -> list[str]:
+    """The texts in a cell: of a list as Python writes it, or what stands between separators."""
+    if text[:1] == '[':
+        with contextlib.suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            return [str(item).strip() for item in ast.literal_eval(text)]
+    return between.split(text) if between else [text]
 
 
-def read_row(cells: dict[str, str]) -> Row:
-    """A line of any other list."""
-    start, end = milliseconds(cells['start']), None
-    if cells.get('end'):
-        end = milliseconds(cells['end'])
-    elif cells.get('duration'):
-        end = start + milliseconds(cells['duration'])
-    label = cells.get('label', '')
-    mids, name = (label, '') if label.startswith('/') else ('', label)
-    tags = re.split(r'\s*[,;|]\s*', f'{cells.get("tags", "")},{mids}')
-    more = {'captions': distinct([cells.get('caption', '')]), 'subset': cells.get('subset')}
-    told = {field: value for field, value in more.items() if value}
-    return Row(cells['ytid'], start, end, distinct(tags), distinct([name]), told)
+@functools.lru_cache(1 << 16)
+def read_classes(*cells: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The MIDs in some cells, and the other names of classes."""
+    found = distinct(text for cell in cells for text in read_texts(cell, SEVERAL))
+    return tuple(name for name in found if name[0] == '/'), tuple(name for name in found if name[0] != '/')
 
 
-PLAIN_ROW = re.compile(  # as AudioSet publishes it: two million of these are read without csv
-    rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*'
-)
+def read_row(cells: dict[str, Any], columns: dict[str, str], names: dict[str, str]) -> Row:
+    """What cells, by their heads, ask for; ValueError names the one that is wrong. `names`: of MIDs."""
+    told = {tells: cells.pop(head, None) for tells, head in columns.items()}
+    texts = {tells: text for tells, cell in told.items() if cell is not None and (text := str(cell).strip())}
+    times = {tells: milliseconds(texts[tells], columns[tells]) for tells in TIMES if tells in texts}
+    ytid, start, end = read_clip(texts.get('ytid', ''), columns['ytid'])
+    if 'start' in times:
+        start, end = times['start'], None
+    if 'duration' in times and start is None:
+        cells[columns['duration']] = told['duration']
+    elif 'duration' in times:
+        end = start + times['duration']
+    begin, end = start or 0, times.get('end', end)
+    stop = begin + round(1000 * LENGTH) if end is None else end
+    if not 0 <= begin < stop < DAY * 1000:
+        raise ValueError(f'no clip from {begin / 1000} to {stop / 1000} s')
+    tags, labels = read_classes(texts.get('tags', ''), texts.get('label', ''))
+    more = dict[str, Any]()
+    if 'onset' in times:
+        begin, stop = times['onset'], times.get('offset', -1)
+        require(0 <= begin <= stop, f'no event from {begin / 1000} to {stop / 1000} s')
+        heard = [(tag, names.get(tag, tag)) for tag in tags] + [('', label) for label in labels] or [('', '')]
+        more['events'] = [{'start': begin / 1000, 'end': stop / 1000, 'tag': tag, 'label': name} for tag, name in heard]
+    if 'caption' in texts:
+        more['captions'] = list(distinct(read_texts(texts['caption'])))
+    if 'subset' in texts:
+        more['subset'] = texts['subset']
+    if cells:
+        more['row'] = [cells]
+    return Row(ytid, start, end, tags, labels, more)
 
 
-class Form(NamedTuple):
-    """How a list is written: what its columns tell, what stands between them, whether the first line names them."""
-
-    columns: dict[str, int]
-    separator: str = ','
-    headed: bool = False
-
-    def cells(self, line: str) -> dict[str, str]:
-        needed = max(self.columns.values()) + 1
-        fields = next(csv.reader([line], delimiter=self.separator, skipinitialspace=True, strict=self.headed))
-        require(len(fields) >= needed, f'{len(fields)} of {needed} fields')
-        if not self.headed:
-            fields[needed - 1 :] = [','.join(fields[needed - 1 :])]  # the quotes around the tags may be missing
-        return {tells: fields[index].strip() for tells, index in self.columns.items()}
-
-    def read(self, line: bytes, names: dict[str, str]) -> Row:
-        """A line; ValueError or csv.Error says what is wrong with it. `names`: of strong labels, by MID."""
-        if not self.headed and (plain := PLAIN_ROW.fullmatch(line)):
-            ytid, start, end, tags = plain.groups()
-            if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)) < DAY * 1000:
-                return Row(ytid.decode(), begin, until, distinct(tags.decode().split(',')))
-        cells = self.cells(line.decode(errors='replace'))
-        row = read_event(cells, names) if 'clip' in cells else read_row(cells)
-        require(re.fullmatch(r'[A-Za-z0-9_-]{11}', row.ytid), f'{row.ytid!r} is not a video id')
-        end = row.start + round(1000 * LENGTH) if row.end is None else row.end
-        require(0 <= row.start < end < DAY * 1000, f'no clip from {row.start / 1000} to {end / 1000} s')
-        return row
+def read_plain(line: bytes) -> Row | None:
+    if plain := PLAIN_ROW.fullmatch(line):
+        ytid, start, end, tags = plain.groups()
+        if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)) < DAY * 1000:
+            return Row(ytid.decode(), begin, until, distinct(tags.decode().split(',')))
+    return None
 
 
-AUDIOSET = Form({'ytid': 0, 'start': 1, 'end': 2, 'tags': 3})
-VGGSOUND = Form({'ytid': 0, 'start': 1, 'label': 2, 'subset': 3})
+# ------------------------------------------------------------------------------------------------------------ tables
 
 
-def recognise(path: Path) -> Form:
-    """The form of a list, by its first line."""
-    line = next((line for _, line, _ in read_lines(path)), b'').decode(errors='replace')
-    separator, cells = '\t' if '\t' in line else ',', list[str]()
-    with contextlib.suppress(csv.Error):
-        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=separator, skipinitialspace=True))]
-    heads = [cell.lower().replace(' ', '_') for cell in cells]
-    found = {tells: [name for name in names.split() if name in heads] for tells, names in COLUMNS.items()}
-    columns = {tells: heads.index(names[0]) for tells, names in found.items() if names}
-    if columns.keys() != {'clip', 'start', 'end', 'label'}:
-        columns.pop('clip', None)  # a number of somebody's own
-    if 'clip' in columns or {'ytid', 'start'} <= columns.keys():
-        return Form(columns, separator, headed=True)
-    times = [bool(re.fullmatch(r'\d+(\.\d*)?', cell)) for cell in cells[1:3]]
-    if len(cells) > 3 and times == [True, True]:
-        return AUDIOSET._replace(separator=separator)
-    if path.name.endswith('_segments.csv'):
-        return AUDIOSET
-    if len(cells) == 4 and times == [True, False]:
-        return VGGSOUND._replace(separator=separator)
-    raise UsageError(f'{path}: its first line {textwrap.shorten(line, 80)!r} is not understood; expected: {FORMS}')
+def open_list(path: Path) -> BinaryIO:
+    return gzip.open(path) if path.suffix == '.gz' else open(path, 'rb')
 
 
-def read_lines(path: Path, headed: bool = False, at: int = 0, lines: int = 0) -> Iterator[tuple[int, bytes, int]]:
-    """The lines that should be rows, from some place on, with their numbers and where they end (bytes). Those that
-    begin with # are comments; after a header, they may be rows."""
-    with open(path, 'rb') as file:
+def read_lines(path: Path, at: int = 0, before: int = 0) -> Iterator[Line]:
+    """The lines behind some place (bytes) and so many lines."""
+    with open_list(path) as file:
         file.seek(at)
-        comments = True
-        for number, line in enumerate(file, lines + 1):
+        for number, line in enumerate(file, before + 1):
             at += len(line)
-            row = line.removeprefix(b'\xef\xbb\xbf') if number == 1 else line
-            if row.strip() and not (comments and row.startswith(b'#')):
-                yield number, row, at
-                comments = not headed
+            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, at
+
+
+def read_cells(lines: Iterator[Line], between: str) -> Iterator[tuple[int, Cells, int]]:
+    """The cells of each row, of up to 50 lines where one holds line breaks; a quote that is not closed by then spoils
+    its own line only."""
+    waiting, taken = deque[Line](), list[Line]()
+
+    def follow() -> Iterator[str]:
+        while len(taken) < 50 and (line := waiting.popleft() if waiting else next(lines, None)):
+            taken.append(line)
+            yield line[1].decode(errors='replace')
+
+    while True:
+        taken.clear()
+        try:
+            cells = next(csv.reader(follow(), delimiter=between, skipinitialspace=True, strict=True), [])
+        except csv.Error as error:
+            waiting.extendleft(reversed(taken[1:]))
+            cells, taken[1:] = error, []
+        if not taken:
+            return
+        if isinstance(cells, csv.Error) or any(map(str.strip, cells)):
+            yield taken[-1][0], cells, taken[-1][2]
+
+
+def split_lines(lines: list[Line], between: str) -> list[list[str]]:
+    return [cells for _, cells, _ in read_cells(iter(lines), between) if isinstance(cells, list)]
+
+
+def find_objects(document: Any) -> list[Any]:
+    """The rows of a JSON document: a list of objects, or the one under a key of it."""
+    lists = document.values() if isinstance(document, dict) else [document]
+    return next((found for found in lists if isinstance(found, list) and found and isinstance(found[0], dict)), [])
+
+
+def understand(rows: Iterable[tuple[int, Cells, int]], form: Form, names: dict[str, str]) -> Iterator[Read]:
+    """What rows of cells ask for, or what is wrong with them."""
+    needed, last = max(map(form.heads.index, form.columns.values())) + 1, len(form.heads) - 1
+    texts = form.heads[last] in [form.columns.get(of) for of in ('tags', 'label', 'caption')]
+    for number, cells, at in rows:
+        try:
+            if isinstance(cells, list):
+                if len(cells) < needed:
+                    raise ValueError(f'{len(cells)} of {needed} cells; expected {", ".join(form.columns)}')
+                cells = [*cells[:last], form.between.join(cells[last:])] if texts else cells  # its quotes are missing
+                cells = dict(zip(itertools.chain(form.heads, map(str, itertools.count(last + 2))), cells, strict=False))
+                cells.pop('', None)
+            elif isinstance(cells, bytes):
+                cells = json.loads(cells)
+            if not isinstance(cells, dict):
+                raise cells if isinstance(cells, Exception) else ValueError('expected an object in { }')
+            row = read_row(cells, form.columns, names)
+        except (ValueError, csv.Error) as error:
+            row = error
+        yield number, row, at
+
+
+def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number: int = 0) -> Iterator[Read]:
+    """A list's rows, or what is wrong with them, behind some place: with their numbers and where they end (bytes)."""
+    if form.between == 'json':
+        with open_list(path) as file:
+            rows = enumerate(find_objects(json.load(file))[number:], number + 1)
+        yield from understand(((n, row, 0) for n, row in rows), form, names)
+        return
+    lines = (line for line in read_lines(path, at, number) if line[0] > form.line)
+    lines = lines if form.line else (line for line in lines if not line[1].startswith(b'#'))
+    if form.between == 'jsonl':
+        yield from understand((line for line in lines if line[1].strip()), form, names)
+    elif form.plain:
+        for line in lines:
+            if row := read_plain(line[1]):
+                yield line[0], row, line[2]
+            else:
+                yield from understand(read_cells(iter([line]), form.between), form, names)
+    else:
+        yield from understand(read_cells(lines, form.between), form, names)
+
+
+def name_columns(heads: list[str], own: dict[str, str], found: dict[str, str] | None = None) -> dict[str, str]:
+    """What columns tell -> their heads: as the user has it, as found, or by the table of names."""
+    plain = {re.sub(r'\W+', '_', head.lower()).strip('_'): head for head in reversed(heads)}
+    names = {
+        tells: next((plain[name] for name in names.split() if name in plain), '') for tells, names in COLUMNS.items()
+    }
+    if any(plain.keys() >= known for known in EVENTS):
+        names |= {'onset': names['start'], 'offset': names['end'], 'start': '', 'end': ''}
+    own = {tells: head for tells, head in own.items() if head in ('', *heads)}
+    found = {tells: head for tells, head in (found or names).items() if head not in own.values()}
+    return {tells: head for tells, head in (found | own).items() if head}
+
+
+def guess_columns(cells: list[str]) -> dict[str, str]:
+    """What the columns of a list without heads tell -> their numbers, by how a row of it looks."""
+    columns = dict[str, str]()
+    for number, cell in enumerate(cells, 1):
+        fits = [of for of, shape in SHAPES.items() if of not in columns and re.fullmatch(shape, cell.strip(), re.A)]
+        if fits and ('ytid' in columns or fits[0] not in ('start', 'end')):
+            columns[fits[0]] = str(number)
+    return columns
+
+
+def find_forms(lines: list[Line], between: str, own: dict[str, str]) -> Iterator[tuple[int, int, Form]]:
+    """Forms that a list with this between its cells may have, and how many of its first lines and columns they
+    understand."""
+    first = next((n for n, line in enumerate(lines) if not line[1].startswith(b'#')), 0)
+    for line in lines[: first + 1]:  # the heads may be in a comment
+        for cells in split_lines([line], between):
+            heads = [re.sub(r'^(Unnamed: \d+|#?\s+)', '', cell) for cell in cells]  # pandas' index has none
+            if 'ytid' in (columns := name_columns(heads, own)):
+                yield len(lines), len(columns), Form(columns, heads, between, 0 if line[1][:1] == b'#' else line[0])
+    links = b'youtu' if between == '&' else b'\n\n'
+    found = Counter[tuple]()
+    for cells in split_lines([line for line in lines[first:] if links not in line[1]], between):
+        while len(cells) > 1 and cells[-1][:1] == cells[-2][:1] == '/':
+            cells.pop()  # the quotes around the tags are missing
+        found[tuple(guess_columns(cells).items()), len(cells)] += 1
+    for (columns, width), count in found.items():
+        heads = [str(n) for n in range(1, width + 1)]
+        if 'ytid' in (columns := name_columns(heads, own, dict(columns))):
+            yield count, len(columns), Form(columns, heads, between)
+
+
+def parse_json(line: bytes) -> Any:
+    with contextlib.suppress(ValueError):
+        return json.loads(line)
+
+
+def find_json(path: Path, lines: list[bytes]) -> tuple[str, list[Any]]:
+    """Whether it is an object a line, or a document, and its first rows."""
+    objects = [parsed for line in lines if (parsed := parse_json(line)) is not None]
+    if parse_json(lines[0]) and isinstance(objects[0], dict) and (len(lines) > 1 or not find_objects(objects[0])):
+        return 'jsonl', objects
+    with contextlib.suppress(ValueError), open_list(path) as file:
+        return 'json', find_objects(json.load(file))[:50]
+    return 'json', []
+
+
+def recognise(path: Path, own: dict[str, str] | None = None) -> Form:
+    """The form of a list, by its first lines. `own`: what columns tell -> the user's names for them."""
+    lines = [line for line in itertools.islice(read_lines(path), 50) if line[1].strip()]
+    text = lines[0][1] if lines else b''
+    if text.lstrip()[:1] in (b'{', b'['):
+        between, objects = find_json(path, [line for _, line, _ in lines])
+        heads = list(dict.fromkeys(head for cells in objects if isinstance(cells, dict) for head in cells))
+        columns = name_columns(heads, own or {})
+        forms = [(1, 1, Form(columns, heads, between))] if 'ytid' in columns else []
+    else:
+        forms = [form for between in ',\t;&' for form in find_forms(lines, between, own or {})]
+    shown = textwrap.shorten(text.decode(errors='replace'), 80, placeholder='…')
+    expected = 'a head that names the column of the video (see README, or set columns), or rows as AudioSet has'
+    require(forms, f'{path}: its first line {shown!r} is not understood; expected {expected}')
+    return max(forms, key=operator.itemgetter(0, 1))[2]
+
+
+# ------------------------------------------------------------------------------------------------------------- lists
 
 
 def rank_of(split: str) -> int:
@@ -466,8 +654,17 @@ def find_list(settings: Settings, *names: str) -> Path:
 
 def list_path(settings: Settings, split: str) -> Path:
     """Where a list is, or belongs."""
-    names = [f'audioset_{split}.tsv'] if split in STRONG else [f'{split}_segments.csv', f'{split}.csv', f'{split}.tsv']
-    return find_list(settings, *names)
+    published = f'audioset_{split}.tsv' if split in STRONG else f'{split}{"" if split in OTHERS else "_segments"}.csv'
+    ends = [f'.{end}{packed}' for packed in ('', '.gz') for end in ('csv', 'tsv', 'txt', 'json', 'jsonl')]
+    stems = f'{split}_segments', split, f'audioset_{split}', f'audioset_{split}_segments'
+    return find_list(settings, published, *(stem + end for stem in stems for end in ends))
+
+
+def name_of(address: str) -> str:
+    """What a list at an address is called."""
+    return re.sub(
+        r'(_segments)?(\.(csv|tsv|txt|jsonl?))?(\.gz)?$', '', urllib.parse.urlsplit(address).path.split('/')[-1]
+    )
 
 
 def nearest(name: str, known: Collection[str], most: int = 3) -> str:
@@ -543,13 +740,19 @@ def replacing(path: Path, mode: str = 'w') -> Iterator[Any]:
 CORPUS = 'https://storage.googleapis.com/us_audioset/youtube_corpus/'
 ONTOLOGY = 'https://raw.githubusercontent.com/audioset/ontology/master/'
 FOLDERS = {'.csv': f'{CORPUS}v1/csv/', '.tsv': f'{CORPUS}strong/', '.json': ONTOLOGY}  # of AudioSet's files
+CAPTIONS = 'https://raw.githubusercontent.com/cdjkim/audiocaps/master/dataset/'
+OTHERS = {  # lists that come by themselves, too
+    'musiccaps': 'https://huggingface.co/datasets/google/MusicCaps/resolve/main/musiccaps-public.csv',
+    'vggsound': 'https://www.robots.ox.ac.uk/~vgg/data/vggsound/vggsound.csv',
+    **{f'audiocaps_{part}': f'{CAPTIONS}{part}.csv' for part in ('train', 'val', 'test')},
+}
 
 
-def provide(path: Path, routes: Iterable[str]) -> Path:
-    """Fetch a file of AudioSet's by the first route that works, unless the user or an earlier run put it there."""
+def provide(path: Path, routes: Iterable[str], address: str = '') -> Path:
+    """Fetch a file, of AudioSet's if no other address is told, by the first route that works, unless it is there."""
     if path.exists():
         return path
-    address, why = f'{FOLDERS[path.suffix]}{path.name}', ''
+    address, why = address or f'{FOLDERS[path.suffix]}{path.name}', ''
     for route in routes:
         proxy = urllib.request.ProxyHandler({'https': route} if route else None)  # None: the environment's
         try:
@@ -563,6 +766,21 @@ def provide(path: Path, routes: Iterable[str]) -> Path:
             say(f'fetched {path.name}')
             return path
     raise UsageError(f'{path} is not there, and {address} cannot be fetched ({why}); put it there yourself')
+
+
+def open_lists(settings: Settings, splits: list[str]) -> dict[str, tuple[Path, Form]]:
+    """The lists of these names, fetched where they are missing, and their forms."""
+    lists = dict[str, tuple[Path, Form]]()
+    for split in splits:
+        path, address = list_path(settings, split), settings.addresses.get(split) or OTHERS.get(split, '')
+        if split in settings.addresses and not path.exists():
+            path = settings.csvs / urllib.parse.urlsplit(address).path.split('/')[-1]
+        if not (path.exists() or address or split in WEAK + STRONG):
+            there = [file.name.partition('.')[0].removesuffix('_segments') for file in path.parent.glob('*.*')]
+            hint = nearest(split, [*WEAK, *STRONG, *OTHERS, *there])
+            raise UsageError(f'splits: there is no list {split!r} ({path} or {split}.csv){hint}')
+        lists[split] = provide(path, settings.routes.values(), address), Form({}, [])
+    return {split: (path, recognise(path, settings.columns)) for split, (path, _) in lists.items()}
 
 
 TABLES: dict[str, Callable[[TextIO], dict[str, Any]]] = {  # AudioSet's other files -> how they are read, by MID
@@ -868,7 +1086,7 @@ def new_clip(id: int, row: Row, others: list[Known], plain: bool) -> Known:
 def join_rows(row: Row, later: Row) -> Row:
     """Two rows of one list that ask for the same clip, as one."""
     more = {**later.more, **row.more}
-    for name, both in (('captions', distinct), ('events', list)):
+    for name, both in (('captions', distinct), ('events', list), ('row', list)):
         if name in more:
             more[name] = list(both([*row.more.get(name, ()), *later.more.get(name, ())]))
     tags, labels = distinct([*row.tags, *later.tags]), distinct([*row.labels, *later.labels])
@@ -921,6 +1139,45 @@ class Batch:
         own = () if labels == label_all(tags, self.labels) else tuple(labels)
         return Row(ytid, clip.start, clip.end, tuple(tags), own, more)
 
+    def write(self, tagset: Callable[[tuple[str, ...], tuple[str, ...]], int]) -> None:
+        columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
+        self.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', self.clips)
+        rows = []
+        for clip, (at, row) in self.asks.items():
+            extra = json.dumps(row.more, ensure_ascii=False) if row.more else None
+            rows.append((self.list_id, at, clip, tagset(row.tags, row.labels), extra))
+        self.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
+
+
+def find_times(db: sqlite3.Connection, videos: set[str]) -> dict[str, tuple[int, int]]:
+    """Start and end (ms) of AudioSet's own clips of these videos, as far as its lists are read."""
+    tables = 'json_each(?) v JOIN clip c ON c.ytid = v.value JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list'
+    query = f'SELECT c.ytid, c.start_ms, c.end_ms FROM {tables} WHERE l.rank < 9 ORDER BY l.rank DESC'
+    return {ytid: times for ytid, *times in db.execute(query, (json.dumps(sorted(videos)),))} if videos else {}
+
+
+def with_times(row: Row, times: dict[str, tuple[int, int]]) -> Row | LookupError:
+    if row.start is not None:
+        return row
+    if row.ytid not in times:
+        return LookupError(f'{row.ytid} is not in AudioSet, and no start is told; length takes the first seconds')
+    return row._replace(start=times[row.ytid][0], end=times[row.ytid][1])
+
+
+def locate(reader: Reader, rows: list[Read]) -> list[Read]:
+    """Give rows without times those of AudioSet's own row, whose lists are read as far as needed, or `length`."""
+    ledger, wanted = reader.ledger, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None}
+    settings, times, left = ledger.settings, find_times(ledger.db, wanted), list(WEAK)
+    while left and (lost := wanted - times.keys()):
+        if (split := left.pop(0)) in reader.ids:
+            reader.finish(split)
+        else:
+            Reader(ledger, open_lists(settings, [split]), reader.labels, {}).finish()
+        times |= find_times(ledger.db, lost)
+    if settings.length:
+        times = dict.fromkeys(wanted, (0, round(settings.length * 1000))) | times
+    return [(n, with_times(row, times) if isinstance(row, Row) else row, at) for n, row, at in rows]
+
 
 class Reader:
     """Reads lists into the ledger: bit by bit, from where it was; anew what has changed since."""
@@ -930,29 +1187,31 @@ class Reader:
     def __init__(
         self, ledger: Ledger, lists: dict[str, tuple[Path, Form]], labels: dict[str, str], names: dict[str, str]
     ) -> None:
-        self.ledger, self.lists, self.labels, self.names = ledger, lists, labels, names
+        self.ledger, self.lists, self.labels, self.names = ledger, lists, labels, labels | names
         self.tagsets, self.unknown, self.shown = dict[tuple, int](), set[str](), 0  # unknown: tags without a label
-        self.ids, self.lines = dict[str, int](), dict[str, Iterator[tuple[int, bytes, int]]]()
+        self.ids, self.lines = dict[str, int](), dict[str, Iterator[Read]]()
+        self.seen, self.refused = Counter[str](), Counter[str]()  # rows by list
         for split, (path, form) in lists.items():
             self.ids[split] = self.register(split, path, form)
 
     def register(self, split: str, path: Path, form: Form) -> int:
-        """The list's number; forgets what it asked for if its file is another one now."""
-        db, stat = self.ledger.db, path.stat()
+        """The list's number; forgets what it asked for if its file is another one now, or is to be read otherwise."""
+        db, stat, way = self.ledger.db, path.stat(), f'{form!r} {self.ledger.settings.length}'
         columns = 'id, size, mtime_ns, whole, bytes, lines'
         known = db.execute(f'SELECT {columns} FROM list WHERE name = ?', (split,)).fetchone()
         if not self.ledger.write:  # another run reads the lists
             return known[0] if known else -1 - len(self.ids)
-        if known and known[1:3] == (stat.st_size, stat.st_mtime_ns) and (known[3] or not form.headed):
-            if not known[3]:
-                self.lines[split] = read_lines(path, form.headed, *known[4:])
-            return known[0]
-        told = (known and known[0], split, rank_of(split), stat.st_size, stat.st_mtime_ns)
-        with self.ledger.whole_or_nothing():
-            replaced = db.execute('INSERT OR REPLACE INTO list VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)', told)
-            db.execute('DELETE FROM asks WHERE list = ?', (replaced.lastrowid,))
-        self.lines[split] = itertools.islice(read_lines(path, form.headed), int(form.headed), None)
-        return replaced.lastrowid
+        same = known and self.ledger.get(f'form {split}') in ('', way)
+        if not same or known[1:3] != (stat.st_size, stat.st_mtime_ns):
+            told = (known and known[0], split, rank_of(split), stat.st_size, stat.st_mtime_ns)
+            with self.ledger.whole_or_nothing():
+                replaced = db.execute('INSERT OR REPLACE INTO list VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)', told)
+                db.execute('DELETE FROM asks WHERE list = ?', (replaced.lastrowid,))
+                self.ledger.set(f'form {split}', way)
+            known = replaced.lastrowid, *told[3:], 0, 0, 0
+        if not known[3]:
+            self.lines[split] = read_rows(path, form, self.names, *known[4:])
+        return known[0]
 
     @property
     def whole(self) -> bool:
@@ -981,7 +1240,7 @@ class Reader:
         """Read on a little, in this list or in the first one that is not whole."""
         if not (split := split or next(iter(self.lines), '')):
             return
-        batch = list(itertools.islice(self.lines[split], lines))
+        batch = locate(self, list(itertools.islice(self.lines[split], lines)))
         with self.ledger.whole_or_nothing():
             if batch:
                 self.take(split, batch)
@@ -989,40 +1248,33 @@ class Reader:
                 self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
         if len(batch) < lines:
             del self.lines[split]
+        if len(batch) < lines or self.seen[split] > 1000:
+            (path, form), refused, seen = self.lists[split], self.refused[split], self.seen[split]
+            require(refused * 2 <= seen, f'{path}: {refused} of {seen} rows are refused (above); it is read as {form}')
 
     def finish(self, split: str = '') -> None:
         """Read a list, or all, to the end."""
         while split in self.lines or (not split and self.lines):
             self.step(10_000, split)
 
-    def take(self, split: str, lines: list[tuple[int, bytes, int]]) -> None:
-        """Have some lines in the ledger, and say which are no rows."""
+    def take(self, split: str, rows: list[Read]) -> None:
+        """Have some rows in the ledger, and say which are none."""
         (path, form), before = self.lists[split], self.shown
-        rows = list[tuple[int, Row]]()  # with the numbers of their lines
-        for number, line, _ in lines:
+        good = [(number, row) for number, row, _ in rows if isinstance(row, Row)]
+        batch = Batch(self.ledger.db, self.ids[split], self.labels, {row.ytid for _, row in good})
+        for number, row, _ in rows:
             try:
-                rows.append((number, form.read(line, self.names)))
-            except (ValueError, csv.Error) as error:
-                self.skip(f'{path.name}, line {number}: skipped, {error}')
-        batch = Batch(self.ledger.db, self.ids[split], self.labels, {row.ytid for _, row in rows})
-        for number, row in rows:
-            try:
-                batch.add(row, split in WEAK and not form.headed, split in WEAK + STRONG)
-            except ValueError as error:
-                self.skip(f'{path.name}, line {number}: skipped, {error}')
-        self.write(batch)
-        told = (lines[-1][2], lines[-1][0], batch.position, self.shown - before, self.ids[split])
+                if isinstance(row, Exception):
+                    raise row
+                batch.add(row, split in WEAK and not form.line, split in WEAK + STRONG)
+            except (ValueError, LookupError, csv.Error) as error:
+                self.skip(f'{path.name}, {"row" if form.between == "json" else "line"} {number}: skipped, {error}')
+                self.refused[split] += row is error and not isinstance(error, LookupError)
+        batch.write(self.tagset)
+        self.seen[split] += len(rows)
+        told = (rows[-1][2], rows[-1][0], batch.position, self.shown - before, self.ids[split])
         change = 'bytes = ?, lines = ?, rows = ?, skipped = skipped + ?'
         self.ledger.db.execute(f'UPDATE list SET {change} WHERE id = ?', told)
-
-    def write(self, batch: Batch) -> None:
-        columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
-        batch.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', batch.clips)
-        rows = []
-        for clip, (at, row) in batch.asks.items():
-            extra = json.dumps(row.more, ensure_ascii=False) if row.more else None
-            rows.append((batch.list_id, at, clip, self.tagset(row.tags, row.labels), extra))
-        batch.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
 
 
 class Job:
@@ -1085,7 +1337,8 @@ class Job:
         """Learn the sets of classes that were read since, and which of them are wanted."""
         query, known = 'SELECT id, tags, labels FROM tagset WHERE id > ?', max(self.classes, default=0)
         for id, tags, labels in self.db.execute(query, (known,)).fetchall():
-            self.classes[id] = tuple(json.loads(tags) or json.loads(labels))
+            tags, labels = json.loads(tags), json.loads(labels)
+            self.classes[id] = (*tags, *(labels if labels != label_all(tags, self.reader.labels) else ()))
             if self.choice and self.choice.takes(self.classes[id]):
                 self.db.execute('INSERT INTO wanted VALUES (?)', (id,))
 
@@ -1163,6 +1416,7 @@ def join_records(records: list[dict[str, Any]]) -> dict[str, Any]:
     record, *others = records
     for other in others:
         record.setdefault('lists', [record['split']]).append(split := other['split'])
+        record |= {'row': record.get('row', []) + other['row']} if 'row' in other else {}
         for field in ('captions', 'events', *(('labels', 'tags') if split not in STRONG else ()), 'subset'):
             value, ours = other.get(field, []), record.get(field, [])
             if field in ('events', 'captions') and value and not ours:
@@ -1184,7 +1438,8 @@ def read_records(db: sqlite3.Connection, ext: str, clips: str = '') -> Iterator[
         split, path, extra, shape, text = rows[0]
         if extra or len(rows) > 1:
             record = join_records([json.loads(text) | json.loads(extra or '{}') for *_, extra, _, text in rows])
-            text, shape = json.dumps(record, ensure_ascii=False), ' '.join([shape, *record])
+            heads = {head: None for row in record.get('row', ()) for head in row}
+            text, shape = json.dumps(record, ensure_ascii=False), ' '.join([shape, *record, *heads])
         yield name, split, path, shape, text
 
 
@@ -2776,6 +3031,17 @@ def outcome(counts: Counter[tuple[str, str]], examples: dict[str, str], skipped:
     return '\n'.join(f'{name:<16}{n:>9}  {example}'[:80].rstrip() for name, n, example in rows)
 
 
+def show_form(job: Job, split: str) -> str:
+    """How a list is read, and its first row as it was understood."""
+    path, form = job.reader.lists[split]
+    columns = 'c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, t.labels, a.extra'
+    tables = 'asks a JOIN clip c ON c.id = a.clip JOIN tagset t ON t.id = a.tagset'
+    query = f'SELECT {columns} FROM {tables} WHERE a.list = ? ORDER BY a.position LIMIT 1'
+    found = job.db.execute(query, (job.reader.ids[split],)).fetchone()
+    row = '{} from {} to {} s, {} {}'.format(*found[:4], found[4] or '') if found else 'none'
+    return f'{path.name}, read as {form}\n  first row: {row.strip()}'
+
+
 def plan(job: Job) -> str:
     """What a run would do, by list."""
     rows = [['', 'rows', 'settled', 'done', 'to do', 'shared with the lists above']]
@@ -2786,7 +3052,8 @@ def plan(job: Job) -> str:
         rows.append([split, total + again, total - left, count(found, DONE), left, again])
     size, skipped = count(own, *OPEN) * clip_size(job.settings) / 1e6, count_skipped(job)
     end = f'to do: about {size:,.0f} MB of {job.settings.ext}; {skipped} lines are no rows'
-    return f'{headline(job.settings)}\n{tabulate(rows)}\n{end}'
+    read = '\n'.join(map(functools.partial(show_form, job), job.reader.ids))
+    return f'{headline(job.settings)}\n{tabulate(rows)}\n{end}\n\n{read}'
 
 
 def coverage(job: Job) -> list[list]:
@@ -3165,6 +3432,7 @@ KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> i
     'float': ((int, float), {'type': number, 'metavar': 'FLOAT'}),
     'int': ((int,), {'type': number, 'metavar': 'INT'}),
     'int | None': ((int, NONE), {'type': number, 'metavar': 'INT'}),
+    'float | None': ((int, float, NONE), {'type': number, 'metavar': 'FLOAT'}),
     'str': ((str,), {'metavar': 'TEXT'}),
     'str | None': ((str, NONE), {'nargs': '?', 'const': '', 'metavar': 'FILE'}),
 }
@@ -3253,7 +3521,7 @@ def check_settings(s: Settings) -> None:
     for name, choices in CHOICES.items():
         shown = ', '.join(str(choice) for choice in choices if choice)
         require(getattr(s, name) in choices, f'{name} = {getattr(s, name)!r}: use one of {shown}')
-    above = 'limit per_label pack max_height num_processes timeout clip_timeout pause longest_pause per_hour'
+    above = 'limit per_label length pack max_height num_processes timeout clip_timeout pause longest_pause per_hour'
     for name in above.split():
         value = getattr(s, name)
         require(value is None or 0 < value < math.inf, f'{name} = {value}: use a number above 0')
@@ -3261,6 +3529,10 @@ def check_settings(s: Settings) -> None:
         require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
     rates = RATES.get(s.ext, range(1, 384_001))
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
+    s.addresses = {name_of(split): split for split in map(str, s.splits) if '://' in split}
+    s.splits = [name_of(split) if '://' in str(split) else split for split in s.splits]
+    named = all(tells in COLUMNS and isinstance(head, str) for tells, head in s.columns.items())
+    require(named, f'columns = {s.columns}: name columns for some of {", ".join(COLUMNS)}')
     require(s.splits and len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: name one or more, and each once')
     for split in map(str, s.splits):
         plain = re.fullmatch(r'\w[\w.-]*(?<!\.[ct]sv)', split)
@@ -3425,17 +3697,11 @@ def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
     return pace.stop
 
 
-def open_lists(settings: Settings, ledger: Ledger) -> Reader:
+def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     """The lists, AudioSet's first, and the names of their classes, fetched where they are missing."""
-    order, routes = sorted(settings.splits, key=rank_of), settings.routes.values()
-    for split in order:
-        if split not in WEAK + STRONG and not (path := list_path(settings, split)).exists():
-            there = [file.stem.removesuffix('_segments') for file in path.parent.glob('*.[ct]sv')]
-            hint = nearest(split, [*WEAK, *STRONG, *there])
-            raise UsageError(f'splits: there is no list {split!r} ({path} or {split}.csv){hint}')
-    paths = {split: provide(list_path(settings, split), routes) for split in order}
-    lists = {split: (path, recognise(path)) for split, path in paths.items()}
-    strong = any('clip' in form.columns for _, form in lists.values())
+    order = sorted(settings.splits, key=rank_of)
+    lists = open_lists(settings, order)
+    strong = any(form.columns['ytid'] == 'segment_id' and 'onset' in form.columns for _, form in lists.values())
     names = published(settings, 'mid_to_display_name.tsv') if strong else {}
     labels = names | published(settings, 'class_labels_indices.csv')
     reader = Reader(ledger, lists, labels, names)
@@ -3455,7 +3721,7 @@ def make_choice(settings: Settings, reader: Reader) -> Choice | None:
         nodes = published(settings, 'ontology.json')
         names = {tag: name for tag, (name, _) in nodes.items()} | names
         below = {tag: children for tag, (_, children) in nodes.items()}
-    own = reader.ledger.db.execute("SELECT DISTINCT labels FROM tagset WHERE tags = '[]'")
+    own = reader.ledger.db.execute('SELECT DISTINCT labels FROM tagset')
     known = {name.casefold() for (texts,) in own for name in json.loads(texts)}
     wanted, unwanted = (find_classes(of, names, below, known) for of in (settings.labels, settings.exclude))
     return Choice(wanted, unwanted, settings.per_label, settings.seed)
@@ -3463,7 +3729,7 @@ def make_choice(settings: Settings, reader: Reader) -> Choice | None:
 
 def open_job(settings: Settings, ledger: Ledger) -> Job:
     """What the user asks for; UsageError if that is nothing."""
-    reader = open_lists(settings, ledger)
+    reader = open_reader(settings, ledger)
     job = Job(reader, settings, make_choice(settings, reader))
     while not (usable := job.find('true', most=1)) and not reader.whole:
         reader.step()

@@ -136,9 +136,10 @@ def opened(
         plain = {'csvs': csvs, 'wavs': wavs, 'ledger': path, 'ext': 'm4a', 'limit': None, 'shard': '0/1'}
         plain |= dict.fromkeys(['sample_rate', 'channels', 'pad', 'exact_frames', 'remake', 'labels', 'exclude'])
         plain |= {'name': 'id_{ytid}', 'per_label': None, 'splits': list(splits), 'root': wavs}
+        plain |= {'length': None, 'columns': {}, 'addresses': {}, 'routes': {}}
         made = argparse.Namespace(**{**plain, **settings})
         places = {split: download.list_path(made, split) for split in splits or ['eval']}
-        lists = {split: (place, download.recognise(place)) for split, place in places.items()}
+        lists = {split: (place, download.recognise(place, made.columns)) for split, place in places.items()}
         with download.Ledger(made) as remembered:
             yield download.Job(download.Reader(remembered, lists, {}, {}), made, choice)
 

@@ -45,7 +45,7 @@ def settle(root: pathlib.Path, count: int) -> None:
         return 'gone', 'private', private, 1.7e9 + n, *[None] * 6, n
 
     with download.Ledger(settings) as ledger:
-        reader = download.open_lists(settings, ledger)
+        reader = download.open_reader(settings, ledger)
         reader.finish()
         ledger.begin()
         marks = ', '.join('?' * 10)

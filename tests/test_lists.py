@@ -95,19 +95,20 @@ def test_forms(tmp_path: pathlib.Path, name: str, text: str, rows: list[tuple]) 
     [
         pytest.param('<html>\n', id='a page'),
         pytest.param('name,start\nx,1\n', id='no id'),
-        pytest.param(f'youtube_id,label\n{A},x\n', id='no start'),
         pytest.param('', id='empty'),
     ],
 )
 def test_what_is_no_list_is_refused_with_the_expected_forms(tmp_path: pathlib.Path, text: str) -> None:
-    with pytest.raises(download.UsageError, match=r'mine\.csv: its first line .* expected: rows `YTID, start, end'):
+    with pytest.raises(
+        download.UsageError, match=r'mine\.csv: its first line .* expected a head that names the column of the video'
+    ):
         segments(tmp_path, 'mine.csv', text)
 
 
 def test_bad_lines_are_named_and_the_rest_survives(program: Program) -> None:
     put(program, caps_dot_csv=f'{AUDIOCAPS}5,{C},soon,x\n6,{C},1,"never closed\n7,{C}\n8,{C},1,x\n')
     said = program.run('--splits', 'caps')
-    for line, why in [(6, "'soon' is no number of seconds"), (7, 'unexpected end of data'), (8, '2 of 4 fields')]:
+    for line, why in [(6, "column start_time: 'soon' is no time"), (7, 'unexpected end of data'), (8, '2 of 4 cells')]:
         assert f'caps.csv, line {line}: skipped, {why}' in said.stdout
     assert 'rows skipped            3' in said.stdout
     assert len(program.metadata) == 4

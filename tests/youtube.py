@@ -846,6 +846,7 @@ class YouTube:
         self.lock = threading.Lock()
         authority = trustme.CA()
         names = ['youtube.com', '*.youtube.com', '*.googlevideo.com', '*.googleapis.com', '*.githubusercontent.com']
+        names += ['huggingface.co', 'www.robots.ox.ac.uk', 'example.com']  # where other lists are published
         self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(*names, 'localhost', '127.0.0.1').configure_cert(self.tls)
         self.scratch = tempfile.TemporaryDirectory()
