@@ -2,14 +2,17 @@
 
 import io
 import json
+import re
 import sqlite3
+import subprocess
+import sys
 import tarfile
 
 import mutagen
 import pytest
 
 import youtube as stand_in
-from conftest import Program
+from conftest import SCRIPT, Program
 
 ROWS = stand_in.rows(7)
 IDS = [row[:11] for row in ROWS]
@@ -97,6 +100,29 @@ def test_webdataset_reads_them(program: Program) -> None:
     for key, sample in found.items():
         assert json.loads(sample['json']) == program.metadata[key]
         assert mutagen.File(io.BytesIO(sample['flac'])).info.length == pytest.approx(10, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ('part', 'runs'),
+    [
+        pytest.param('AST', [['--preset', 'ast', '--pad']], id='ast'),
+        pytest.param('WebDataset', [['--ext', 'flac'], ['--ext', 'flac', '--pack', '3']], id='webdataset'),
+    ],
+)
+def test_readmes_lines_read_them(program: Program, part: str, runs: list[list[str]]) -> None:
+    """The README's own lines, run in the root."""
+    if part == 'WebDataset':
+        pytest.importorskip('webdataset', reason='WEBDATASET IS NOT INSTALLED: see requirements-all.txt')
+    program.offer(*ROWS)
+    for flags in runs:
+        program.run(*flags)
+    readme = (SCRIPT.parent / 'README.md').read_text(encoding='utf-8').partition('## What trainers read')[2]
+    block = re.findall(r'```python\n(.*?)```', readme.partition(f'**{part}**')[2], re.S)[0]
+    read = subprocess.run(
+        [sys.executable, '-c', block], cwd=program.root, env=program.env, capture_output=True, text=True
+    )
+    assert read.returncode == 0, read.stderr
+    assert len(read.stdout.splitlines()) == len(ROWS)
 
 
 @pytest.mark.parametrize(
