@@ -2487,7 +2487,7 @@ def weather(pace: Pace, now: float) -> str:
 
 
 # ------------------------------------------------------------------------------------------------------------ routes
-LISTS = '|'.join(re.escape(urllib.parse.urlsplit(url).netloc) for url in FOLDERS.values())
+PUBLISHED = [*FOLDERS.values(), *OTHERS.values(), 'https://cdn-lfs.hf.co', 'https://cas-bridge.xethub.hf.co']
 YOUTUBE = r'(?:[\w-]+\.)*(?:youtube|googlevideo)\.com|(?:youtubei|jnn-pa)\.googleapis\.com|www\.google\.com'
 SSH = ['ssh', '-N', '-oBatchMode=yes', '-oExitOnForwardFailure=yes', '-oServerAliveInterval=15', '-oControlMaster=no']
 KEEPER = """  # ends its ssh when its own input ends, as that does with the program, however it ends
@@ -2567,8 +2567,10 @@ async def pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None
 class Door:
     """An http proxy on loopback, in a thread: it leads whoever knows the token of a route by that, to YouTube alone."""
 
-    def __init__(self, patience: float) -> None:
+    def __init__(self, patience: float, lists: Collection[str]) -> None:
         self.ways = dict[str, tuple[str, Callable]]()  # what requests log in with -> a route's name, and its way
+        hosts = {re.escape(urllib.parse.urlsplit(url).netloc) for url in [*PUBLISHED, *lists]}
+        self.known = re.compile(rf'CONNECT ({"|".join([YOUTUBE, *sorted(hosts)])}):(\d+) ')
         self.patience, self.trust = patience, ssl.create_default_context()  # patience: s
         self.socket = socket.create_server(('127.0.0.1', 0), backlog=256)
         threading.Thread(target=asyncio.run, args=[self.serve()], daemon=True).start()
@@ -2596,7 +2598,7 @@ class Door:
         """The answer to a request for a connection, and the stream to where it leads, if it does."""
         login = re.search(r'(?im)^proxy-authorization: *(\S+ \S+)', head)
         name, way = self.ways.get(login[1] if login else '', ('', None))
-        asked = re.match(rf'CONNECT ({YOUTUBE}|{LISTS}):(\d+) ', head)
+        asked = self.known.match(head)
         if not way:
             return '407 who is it?\r\nProxy-Authenticate: Basic realm="download.py"', None
         if not asked:
@@ -3588,7 +3590,8 @@ def open_routes(settings: Settings) -> None:
     installed = not hidden or importlib.util.find_spec('python_socks')
     require(installed, f'proxies: for {", ".join(hidden)}, pip install "python-socks[asyncio]"')
     with no_interrupts():
-        door = Door(0.8 * settings.timeout) if hidden else None  # before yt-dlp and ffmpeg give up, in silence
+        lists = settings.addresses.values()
+        door = Door(0.8 * settings.timeout, lists) if hidden else None  # before yt-dlp and ffmpeg give up, in silence
     settings.routes = {name: door.add(name, at) if name in hidden else at.geturl() if at else '' for name, at in named}
     require(len(settings.routes) == len(proxies), 'proxies: one is named twice')
 

@@ -40,7 +40,7 @@ def ask(address: str, to: str = 'www.youtube.com:443', login: str | None = None)
 def way(site: stand_in.YouTube, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """A way to have a door lead by a proxy: the address at which it does."""
     monkeypatch.setenv('SSL_CERT_FILE', str(site.ca))
-    return lambda proxy: download.Door(5).add(*download.read_proxy(proxy))
+    return lambda proxy: download.Door(5, []).add(*download.read_proxy(proxy))
 
 
 # -------------------------------------------------------------------------------------------------------------- proxies
