@@ -1533,14 +1533,14 @@ def stamp(path: Path) -> str:
     return ''
 
 
-def count_others(settings: Settings) -> int:
+def count_others(settings: Settings) -> Counter[str]:
     """Clips of other makes that are there."""
-    count = 0
+    counts = Counter[str]()
     for path in find_ledgers(settings):
         if made_by(path) != make_of(settings):
             with contextlib.closing(open_db(path, write=False)) as db:
-                count += db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
-    return count
+                counts[made_by(path)] += db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
+    return +counts
 
 
 def merge_metadata(ledger: Ledger, job: Job) -> str:
@@ -1558,7 +1558,7 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
         if ledger.write:
             ledger.set('written', json.dumps(before))
             ledger.changed = False
-    records, others = before['records'], count_others(settings)
+    records, others = before['records'], count_others(settings).total()
     by_split = ', '.join(f'{split} {count}' for split, count in records.items())
     rest = f'; {others} clips of other makes' if others else ''
     return f'{sum(records.values())} records in {settings.metadata}{": " if by_split else ""}{by_split}{rest}'
@@ -3774,6 +3774,8 @@ def pack_clips(settings: Settings) -> str:
     (settings.root / 'packs').mkdir(exist_ok=True)
     with claim(settings.ledger), Ledger(settings) as ledger:
         job = job_of(ledger)
+        known = ', '.join(name for (name,) in ledger.db.execute('SELECT name FROM list'))
+        require(job.reader.ids, f'splits = {settings.splits}: {settings.ledger.name} has {known or "no lists"}')
         try:
             counts = {split: pack_list(job, split, id, settings.pack) for split, id in job.reader.ids.items()}
         except FileNotFoundError as error:
@@ -3794,19 +3796,20 @@ def look(settings: Settings) -> str:
             ledger = held.enter_context(Ledger(settings, write=False))
             ledger.db.execute('BEGIN')  # so that all numbers are of one moment
             say(f'{busy}'.partition(';')[0] + ': as far as that is')
+        others = [f'{n} clips of {make} are there, too' for make, n in count_others(settings).items()]
         if settings.dry_run:
             check_make(settings)
         job = open_job(settings, ledger)
         if not settings.limit:
             job.reader.finish()
         if settings.dry_run:
-            return plan(job)
+            return '\n'.join([plan(job), *others])
         table = coverage(job)
         if (page := Path(settings.report or '')).suffix.lower() in ('.html', '.htm'):
             write_page(page, job, table)
             return f'{len(table) - 1} classes in {page}'
     if not settings.report:
-        return f'{headline(settings)}\n{show_coverage(table)}'
+        return '\n'.join([headline(settings), show_coverage(table), *others])
     with replacing(Path(settings.report)) as out:
         csv.writer(out, lineterminator='\n').writerows(table)
     return f'{len(table) - 1} classes in {settings.report}'

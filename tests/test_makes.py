@@ -158,6 +158,13 @@ def test_reports_say_what_they_count(program: Program) -> None:
         assert all(len(line) <= 80 for line in out if line != head), out
 
 
+def test_a_report_says_what_else_is_there(program: Program) -> None:
+    program.offer(*ROWS)
+    program.run(*WAV)
+    for mode in ('--report', '--dry-run'):
+        assert '3 clips of wav-16000Hz are there, too' in program.run(mode).stdout
+
+
 def test_columns_of_zeros_are_left_out(program: Program) -> None:
     program.offer(*ROWS)
     program.run()
