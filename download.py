@@ -192,6 +192,8 @@ VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
 CHOOSING = [
     'splits',
+    'columns',
+    'length',
     'labels',
     'exclude',
     'descendants',
@@ -2965,6 +2967,7 @@ def command(settings: Settings, *more: str) -> str:
     for name in dict.fromkeys([*CHOOSING, *MAKING]):
         flag, value = f'--{name.replace("_", "-")}', getattr(settings, name)
         if value != globals()[name]:
+            value = json.dumps(value) if isinstance(value, dict) else value
             words += [flag.replace('--', '--no-') if value is False else flag]
             words += [] if isinstance(value, bool) else map(str, value if isinstance(value, list) else [value])
     words += [] if settings.root == here else ['--root', str(settings.root)]
