@@ -192,6 +192,8 @@ VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
 CHOOSING = [
     'splits',
+    'columns',
+    'length',
     'labels',
     'exclude',
     'descendants',
@@ -660,11 +662,10 @@ def list_path(settings: Settings, split: str) -> Path:
     return find_list(settings, published, *(stem + end for stem in stems for end in ends))
 
 
-def name_of(address: str) -> str:
-    """What a list at an address is called."""
-    return re.sub(
-        r'(_segments)?(\.(csv|tsv|txt|jsonl?))?(\.gz)?$', '', urllib.parse.urlsplit(address).path.split('/')[-1]
-    )
+def name_of(split: str) -> str:
+    """What a list is called, which may be told by its address."""
+    file = urllib.parse.urlsplit(split).path.rpartition('/')[2]
+    return re.sub(r'(_segments)?(\.(csv|tsv|txt|jsonl?))?(\.gz)?$', '', file) if '://' in split else split
 
 
 def nearest(name: str, known: Collection[str], most: int = 3) -> str:
@@ -2968,6 +2969,7 @@ def command(settings: Settings, *more: str) -> str:
     for name in dict.fromkeys([*CHOOSING, *MAKING]):
         flag, value = f'--{name.replace("_", "-")}', getattr(settings, name)
         if value != globals()[name]:
+            value = json.dumps(value) if isinstance(value, dict) else value
             words += [flag.replace('--', '--no-') if value is False else flag]
             words += [] if isinstance(value, bool) else map(str, value if isinstance(value, list) else [value])
     words += [] if settings.root == here else ['--root', str(settings.root)]
@@ -3531,15 +3533,14 @@ def check_settings(s: Settings) -> None:
         require(0 <= getattr(s, name) < math.inf, f'{name} = {getattr(s, name)}: use a number from 0')
     rates = RATES.get(s.ext, range(1, 384_001))
     require(s.sample_rate is None or s.sample_rate in rates, f'sample_rate = {s.sample_rate}: {s.ext} takes {rates} Hz')
-    s.addresses = {name_of(split): split for split in map(str, s.splits) if '://' in split}
-    s.splits = [name_of(split) if '://' in str(split) else split for split in s.splits]
+    splits = [name_of(split) for split in map(str, s.splits)]
     named = all(tells in COLUMNS and isinstance(head, str) for tells, head in s.columns.items())
     require(named, f'columns = {s.columns}: name columns for some of {", ".join(COLUMNS)}')
-    require(s.splits and len(s.splits) == len(set(s.splits)), f'splits = {s.splits}: name one or more, and each once')
-    for split in map(str, s.splits):
+    require(splits and len(splits) == len(set(splits)), f'splits = {s.splits}: name one or more, and each once')
+    for split in splits:
         plain = re.fullmatch(r'\w[\w.-]*(?<!\.[ct]sv)', split)
         require(plain, f'splits: {split!r} is no name (leave the extension away, put spaces between names)')
-    check_name(s.name, s.splits)
+    check_name(s.name, splits)
     share = re.fullmatch(r'0*([0-9]+)/0*([1-9][0-9]*)', s.shard)
     require(share and int(share[1]) < int(share[2]), f'shard = {s.shard!r}: use 0/8 to 7/8, or 0/3 to 2/3')
     s.shard = '/'.join(share.groups())  # so that 03/8 is 3/8
@@ -3598,6 +3599,8 @@ def open_routes(settings: Settings) -> None:
 
 def open_root(settings: Settings) -> None:
     """Add the paths to the settings, and make the folders where they are missing."""
+    settings.addresses = {name_of(split): split for split in settings.splits if '://' in split}
+    settings.splits = [name_of(split) for split in settings.splits]
     root = settings.root = Path(settings.root or Path(__file__).parent).expanduser().resolve()
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
     settings.ledger = ledger_path(settings)

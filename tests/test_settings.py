@@ -97,7 +97,7 @@ def test_what_is_wrong_is_refused(flags: list[str], said: str) -> None:
         (['--ffmpeg', 'true'], 'is no ffmpeg'),
         (['--cookie-path', 'nowhere.txt'], 'nowhere.txt'),
         (['--cookie-path', '/'], 'is no file'),
-        (['--splits', 'comments'], 'not one usable row'),
+        (['--splits', 'comments'], 'is not understood; expected a head'),
     ],
     ids=' '.join,
 )
