@@ -9,7 +9,9 @@
 It leaves the clips in `wavs/` and their url, path, title, tags and labels in `audioset_metadata.json`:
 
     csvs/     lists of segments and labels, AudioSet's fetched when they are not there
-    wavs/     id_<YTID>.<ext>, always whole, and the ledger, <ext>.sqlite3, which remembers everything
+    wavs/     id_<YTID>.<ext>, always whole, and the ledger, <ext>.sqlite3, which remembers everything (of other makes
+              and of shards in ledgers/); <split>.csv and <split>_missing.csv: what is there, and what is not
+    packs/    what --pack makes
     temps/    scratch; safe to delete when nothing runs
 """
 # /// script
@@ -173,8 +175,8 @@ age           gone       maybe  confirm your age|age-restricted
 members       gone       sure   members-only|join this channel|premium|requires payment
 private       gone       sure   private video|video is private
 terminated    gone       sure   account .*terminated|account has been (closed|suspended)
-copyright     gone       sure   copyright
 country       gone       sure   in your country
+copyright     gone       sure   copyright
 removed       gone       sure   has been removed
 blocked       throttled  maybe  administrator|restricted mode|workspace account
 blocked       throttled  maybe  your (account|network) (is|has been) (restrict|block)
@@ -202,7 +204,16 @@ CHOOSING = [
     'limit',
     'preset',
 ]  # settings that choose rows
-MAKING = ['ext', 'sample_rate', 'channels', 'pad', 'max_height', 'exact_frames', 'name']  # that decide on the clips
+MAKING = [
+    'ext',
+    'sample_rate',
+    'channels',
+    'pad',
+    'max_height',
+    'exact_frames',
+    'name',
+    'remake',
+]  # that decide on the clips
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
 REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
@@ -235,7 +246,7 @@ class Segment(NamedTuple):
     cheap: bool = True  # ask with the single cheap request first
     nowhere: frozenset[str] = frozenset()  # routes in whose country it is not shown
     unproven: bool = False  # it was said to be gone, without proof
-    mark: str = ''  # its start in ms, where its video has other clips in other lists
+    mark: str = ''  # behind the ytid in its name: _<start in ms>[_<end in ms>], but for AudioSet's own clips
     clip: int = 0  # its number in the ledger
 
     @property
@@ -875,19 +886,18 @@ def find_rivals(settings: Settings) -> dict[Path, int]:
         if made_by(path) != ours and made_by(path).split('-')[0] == settings.ext:
             with contextlib.closing(open_db(path, write=False)) as db:
                 named = db.execute("SELECT value FROM state WHERE name = 'names'").fetchone()
-                if named and named[0] == settings.name:
+                if named and settings.name in json.loads(named[0]):
                     found[path] = db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
-    return {path: count for path, count in found.items() if count}
+    return found
 
 
 def check_make(settings: Settings) -> list[Path]:
     """The ledgers whose clips this run is to replace; UsageError if it would without being told so."""
     rivals = find_rivals(settings)
-    theirs = ', '.join(f'{count} clips of {made_by(path)}' for path, count in rivals.items())
+    theirs = ', '.join(f'{count} clips of {made_by(path)}' for path, count in rivals.items() if count)
     ways = 'name another root or another `name`, or set remake to replace them one by one'
-    require(
-        settings.remake or not rivals, f'{settings.wavs} holds {theirs}, whose files {make_of(settings)} shares; {ways}'
-    )
+    wrong = f'{settings.wavs} holds {theirs}, whose files {make_of(settings)} shares; {ways}'
+    require(settings.remake or not theirs, wrong)
     return list(rivals)
 
 
@@ -912,10 +922,10 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
     make = f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT'
     try:
         db = connect_to(path, write)
-        (made_by,), (version,) = (
+        (program,), (version,) = (
             db.execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version')
         )
-        require(new or made_by == APPLICATION, f'{path}: not a ledger of this script; move it away')
+        require(new or program == APPLICATION, f'{path}: not a ledger of this script; move it away')
         later = f'{path} was written by a later version of this script; update it, or name another root'
         require(version <= VERSION, later)
         db.executescript(make if new else 'BEGIN IMMEDIATE; ROLLBACK' if write else '')
@@ -953,7 +963,7 @@ class Ledger:
 
     def __init__(self, settings: Settings, write: bool = True, path: Path | None = None) -> None:
         self.path, self.settings, self.write = path or settings.ledger, settings, write
-        self.sharded, self.rivals = settings.shard != '0/1', list[Ledger]()  # rivals: ledgers whose clips we replace
+        self.sharded, self.rivals = '-of-' in self.path.name, list[Ledger]()  # rivals: ledgers whose clips we replace
         self.db = open_db(self.path, write)
         self.committed, self.changed, self.routes = time.monotonic(), False, dict[str, Learned]()
         if write:
@@ -962,7 +972,6 @@ class Ledger:
             self.db.execute('PRAGMA synchronous = NORMAL')
             self.db.execute('PRAGMA cache_size = -24000')  # KiB; the unique index is filled in no order
             self.set('writer', f'process {os.getpid()} on {platform.node()}')
-            self.set('names', settings.name)
 
     def __enter__(self) -> Ledger:
         return self
@@ -1191,7 +1200,7 @@ class Reader:
         self.ledger, self.lists, self.labels, self.names = ledger, lists, labels, labels | names
         self.tagsets, self.unknown, self.shown = dict[tuple, int](), set[str](), 0  # unknown: tags without a label
         self.ids, self.lines = dict[str, int](), dict[str, Iterator[Read]]()
-        self.seen, self.refused = Counter[str](), Counter[str]()  # rows by list
+        self.seen, self.refused, self.changed = Counter[str](), Counter[str](), list[str]()  # rows by list; lists
         for split, (path, form) in lists.items():
             self.ids[split] = self.register(split, path, form)
 
@@ -1204,6 +1213,7 @@ class Reader:
             return known[0] if known else -1 - len(self.ids)
         same = known and self.ledger.get(f'form {split}') in ('', way)
         if not same or known[1:3] != (stat.st_size, stat.st_mtime_ns):
+            self.changed += [split] if known else []
             told = (known and known[0], split, rank_of(split), stat.st_size, stat.st_mtime_ns)
             with self.ledger.whole_or_nothing():
                 replaced = db.execute('INSERT OR REPLACE INTO list VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)', told)
@@ -1365,6 +1375,7 @@ class Job:
             if found:
                 after = found[-1].clip
             elif not (self.reader.whole or self.settings.limit):
+                after = self.db.execute('SELECT ifnull(max(id), 0) FROM clip').fetchone()[0]
                 self.reader.step()
             elif again:
                 after, again = 0, False
@@ -1473,7 +1484,7 @@ def read_indices(settings: Settings) -> dict[str, str]:
     if not path.exists():
         return {}
     with open(path, encoding='utf-8-sig', newline='') as lines:
-        return {row['mid']: row['index'] for row in csv.DictReader(lines)}
+        return {row['mid']: row.get('index') or '' for row in csv.DictReader(lines)}
 
 
 def write_manifests(job: Job, indices: dict[str, str]) -> list[Path]:
@@ -1535,20 +1546,22 @@ def stamp(path: Path) -> str:
 
 
 def count_others(settings: Settings) -> Counter[str]:
-    """Clips of other makes that are there."""
-    counts = Counter[str]()
+    """Clips of other makes that are there: of a make's shards together, or of the ledger that has learned from them."""
+    whole, shards = Counter[str](), Counter[str]()
     for path in find_ledgers(settings):
         if made_by(path) != make_of(settings):
             with contextlib.closing(open_db(path, write=False)) as db:
-                counts[made_by(path)] += db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
-    return +counts
+                count = db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
+            (shards if '-of-' in path.name else whole)[made_by(path)] += count
+    return whole | shards
 
 
 def merge_metadata(ledger: Ledger, job: Job) -> str:
     """The metadata, the listing and the manifests, anew if anything has changed since they were made; says how many
     records there are."""
     settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
-    chosen = [getattr(settings, name) for name in CHOOSING]
+    chosen = [getattr(settings, name) for name in (*CHOOSING, 'shard')]
+    chosen += [str(settings.root), *(stamp(find_list(settings, name)) for name in TABLES)]
     files = before.get('files', {})
     same = before.get('chosen') == chosen and all(stamp(Path(path)) == then for path, then in files.items())
     if not files or not same:
@@ -1604,11 +1617,14 @@ def copy_lists(db: sqlite3.Connection) -> None:
     """Take over the lists that the attached ledger has read further than ours."""
     columns = 'name, rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
     db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
-    further = 'SELECT t.id, t.name FROM other.list t LEFT JOIN list o USING (name) WHERE t.rows > ifnull(o.rows, -1)'
-    for theirs, name in db.execute(further).fetchall():
-        db.execute('DELETE FROM asks WHERE list = (SELECT id FROM list WHERE name = ?)', (name,))
-        told = f'SELECT {columns} FROM other.list WHERE id = ?'
-        ours = db.execute(f'INSERT OR REPLACE INTO list ({columns}) {told}', (theirs,)).lastrowid
+    further = 't.rows > ifnull(o.rows, -1) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
+    found = f'SELECT t.id, t.name FROM other.list t LEFT JOIN list o USING (name) WHERE {further}'
+    for theirs, name in db.execute(found).fetchall():
+        changed = ', '.join(f'{column} = excluded.{column}' for column in columns.split(', '))
+        told = f'SELECT {columns} FROM other.list WHERE id = ? ON CONFLICT (name) DO UPDATE SET {changed}'
+        db.execute(f'INSERT INTO list ({columns}) {told}', (theirs,))
+        ours = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
+        db.execute('DELETE FROM asks WHERE list = ?', (ours,))
         clips, rows = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
         ordered = f'SELECT {clips} FROM {rows} WHERE a.list = ? ORDER BY a.position'
         db.execute(f'INSERT OR IGNORE INTO clip ({clips}) {ordered}', (theirs,))
@@ -1661,23 +1677,24 @@ def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
 
 
 def is_whole(clip: Path, size: int, digest: str) -> bool:
-    """Whether a clip is, to the bit, as the ledger says."""
-    with contextlib.suppress(OSError):
+    """Whether a clip is, to the bit, as the ledger says; OSError where that cannot be seen."""
+    with contextlib.suppress(FileNotFoundError):
         return clip.stat().st_size == size and hashlib.sha256(clip.read_bytes()).hexdigest() == digest
     return False
 
 
 def verify_clips(ledgers: list[Ledger]) -> None:
-    """Look at every clip; those that are not as recorded are to be fetched again."""
-    root, query = ledgers[0].settings.root, "SELECT path, bytes, sha256 FROM clip WHERE status = 'done'"
-    clips = {path: told for ledger in ledgers for path, *told in ledger.db.execute(query)}
-    seen = tqdm(clips.items(), 'verifying', disable=not sys.stderr.isatty())
-    lost = [path for path, told in seen if not is_whole(root / path, *told)]
+    """Look at every clip that the first ledger names; those that are not as recorded are to be fetched again."""
+    root, count, lost = ledgers[0].settings.root, 0, list[str]()
+    rows = ledgers[0].db.execute("SELECT path, bytes, sha256 FROM clip WHERE status = 'done'")
+    for count, (path, *told) in enumerate(tqdm(rows, 'verifying', disable=not sys.stderr.isatty()), 1):  # noqa: B007
+        if not is_whole(root / path, *told):
+            lost.append(path)
+    for path in lost:  # before they are to do: what lies in its place then is taken in
+        (root / path).unlink(missing_ok=True)
     for ledger in ledgers if lost else []:
         ledger.reopen('path IN (SELECT value FROM json_each(?))', json.dumps(lost))
-    for path in lost:
-        (root / path).unlink(missing_ok=True)
-    say(f'verified {len(clips)} clips: {len(lost)} missing or damaged')
+    say(f'verified {count} clips: {len(lost)} missing or damaged')
 
 
 # ------------------------------------------------------------------------------------------------------------- fetch
@@ -1945,15 +1962,19 @@ def measure(path: Path) -> float:
 
 
 def may_adopt(settings: Settings, path: Path) -> bool:
-    """Whether a file that is in no ledger may be a clip of this make; of a padded one nobody knows its silence."""
+    """Whether a file that is in no ledger is a whole clip that may be of this make."""
     import mutagen
 
-    if settings.pad or settings.remake or not path.exists():
+    told_by_file = settings.ext != 'mp4' or (settings.max_height == 360 and not settings.exact_frames)
+    if settings.pad or settings.remake or not told_by_file or not path.exists():  # nobody knows how much is silence
         return False
     with contextlib.suppress(mutagen.MutagenError):
         told = getattr(mutagen.File(path), 'info', None)
         wanted = {'sample_rate': settings.sample_rate, 'channels': settings.channels}
-        return all(value in (None, getattr(told, name, value)) for name, value in wanted.items())
+        if all(value in (None, getattr(told, name, value)) for name, value in wanted.items()):
+            command = [settings.ffmpeg, '-v', 'error', '-xerror', '-i', path, '-f', 'null', '-']
+            decoded = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True)
+            return decoded.returncode == 0 and not decoded.stderr
     return False
 
 
@@ -3605,7 +3626,7 @@ def open_root(settings: Settings) -> None:
     settings.csvs, settings.wavs, settings.temps = root / 'csvs', root / 'wavs', root / 'temps'
     settings.ledger = ledger_path(settings)
     tag = settings.ledger.stem  # make and shard
-    settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}-'
+    settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}.'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
     settings.cookies, settings.cookie_stamp = '', 0  # ns; when the file was written that was read last
@@ -3711,6 +3732,8 @@ def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     names = published(settings, 'mid_to_display_name.tsv') if strong else {}
     labels = names | published(settings, 'class_labels_indices.csv')
     reader = Reader(ledger, lists, labels, names)
+    for split in reader.changed:  # else what it no longer asks for yet would be missing from the metadata
+        reader.finish(split)
     if settings.labels or settings.exclude or not set(reader.lines) & set(WEAK):
         for split in order:  # else in passing, behind AudioSet's long ones, which give shared clips their names
             if split not in WEAK:
@@ -3738,7 +3761,7 @@ def open_job(settings: Settings, ledger: Ledger) -> Job:
     reader = open_reader(settings, ledger)
     job = Job(reader, settings, make_choice(settings, reader))
     while not (usable := job.find('true', most=1)) and not reader.whole:
-        reader.step()
+        reader.step(50_000)
     why = 'that labels, exclude and per_label leave; a list of AudioSet that is deleted is fetched anew'
     require(usable or ledger.sharded, f'{", ".join(settings.splits)}: not one usable row {why}')
     return job
@@ -3755,7 +3778,7 @@ def job_of(ledger: Ledger) -> Job:
 
 def merge_ledgers(settings: Settings) -> str:
     """The metadata of all ledgers of this make, those of shards among them; beside a run, of what that has so far."""
-    settings.ledger = ledger_path(settings, '0/1')
+    settings.shard, settings.ledger = '0/1', ledger_path(settings, '0/1')
     shards = find_siblings(settings)
     require(
         shards or settings.ledger.exists(), f'{settings.wavs} has no ledger of {make_of(settings)}: nothing to merge'
@@ -3771,8 +3794,18 @@ def merge_ledgers(settings: Settings) -> str:
         return merge_metadata(ledger, job_of(ledger))
 
 
+def check_packs(settings: Settings) -> None:
+    """Refuse to write over the shards of another make."""
+    for path in find_ledgers(settings) if any((settings.root / 'packs').glob('*.tar')) else ():
+        with contextlib.closing(open_db(path, write=False)) as db:
+            packed = path != settings.ledger and db.execute('SELECT 1 FROM pack LIMIT 1').fetchone()
+        require(not packed, f'packs/ holds shards of {made_by(path)}; move them away, or name another root')
+
+
 def pack_clips(settings: Settings) -> str:
     """What --pack does; says what came of it."""
+    settings.ledger = ledger_path(settings, '0/1')
+    check_packs(settings)
     require(settings.ledger.exists(), f'{settings.wavs} has no ledger of {make_of(settings)}: nothing to pack')
     (settings.root / 'packs').mkdir(exist_ok=True)
     with claim(settings.ledger), Ledger(settings) as ledger:
@@ -3791,9 +3824,9 @@ def pack_clips(settings: Settings) -> str:
 
 def look(settings: Settings) -> str:
     """What --dry-run and --report tell; beside a run, of what that has read so far."""
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as held, contextlib.ExitStack() as reading:
         try:
-            held.enter_context(claim(settings.ledger))
+            reading.enter_context(claim(settings.ledger))
             ledger = held.enter_context(Ledger(settings))
         except UsageError as busy:
             ledger = held.enter_context(Ledger(settings, write=False))
@@ -3805,6 +3838,7 @@ def look(settings: Settings) -> str:
         job = open_job(settings, ledger)
         if not settings.limit:
             job.reader.finish()
+        reading.close()  # from here on a run may start
         if settings.dry_run:
             return '\n'.join([plan(job), *others])
         table = coverage(job)
@@ -3840,19 +3874,20 @@ def settle_rows(job: Job) -> int:
 
 def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
     """Our ledger, for us alone; so are all of this make for --verify and without shards, which a shard keeps out."""
-    rivals = check_make(settings)
-    held.enter_context(claim(settings.ledger))
     ours, sharded = find_siblings(settings), settings.shard != '0/1'
+    held.enter_context(claim(settings.ledger))
     with contextlib.ExitStack() as lent:
         for path in ours if settings.verify or not sharded else [ledger_path(settings, '0/1')]:
             (lent if sharded else held).enter_context(claim(path, patience=2))  # other shards look for a moment, too
         ledger = held.enter_context(Ledger(settings))
+        named = json.loads(ledger.get('names') or '[]')
+        ledger.set('names', json.dumps(sorted({*named, settings.name})))  # before we look who else has these files
+        for path in check_make(settings):
+            (lent if sharded else held).enter_context(claim(path, patience=2))  # it must not run beside us
+            ledger.rivals += [held.enter_context(Ledger(settings, path=path))] if settings.remake else []
         for path in find_ledgers(settings):
             if path != settings.ledger:
                 learn(ledger, path)
-        for path in rivals:
-            held.enter_context(claim(path, patience=2))
-            ledger.rivals.append(held.enter_context(Ledger(settings, path=path)))
         if settings.verify:
             verify_clips([ledger, *(lent.enter_context(Ledger(settings, path=path)) for path in ours)])
     return ledger

@@ -146,3 +146,28 @@ def test_a_clip_that_is_missing_is_named(program: Program) -> None:
     assert f'id_{IDS[1]}.m4a: is not there' in said
     assert '--verify' in said
     assert not list((program.root / 'packs').iterdir())
+
+
+def test_shards_of_two_makes_do_not_mix(program: Program) -> None:
+    program.offer(*ROWS[:2])
+    program.run()
+    program.run('--ext', 'wav')
+    program.run('--pack', '1')
+    assert 'packs/ holds shards of m4a' in program.run('--ext', 'wav', '--pack', '1', status=2).stderr
+    for path in (program.root / 'packs').iterdir():
+        path.unlink()
+    assert '2 clips packed' in program.run('--ext', 'wav', '--pack', '1').stdout
+
+
+def test_what_is_packed_stays_packed_after_a_merge(program: Program) -> None:
+    program.offer(*ROWS[:4])
+    for shard in ('0/2', '1/2'):
+        program.run('--shard', shard)
+    program.run('--merge')
+    assert '4 clips packed' in program.run('--pack', '2').stdout
+    (program.root / 'csvs' / 'eval_segments.csv').write_bytes(stand_in.segments_csv(ROWS))
+    for shard in ('0/2', '1/2'):
+        program.run('--shard', shard)
+    program.run('--merge')
+    assert '3 clips packed' in program.run('--pack', '2').stdout
+    assert sorted(key for shard in keys(program) for key in shard) == sorted(names(*range(7)))
