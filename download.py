@@ -192,28 +192,10 @@ other         failed     maybe  ^
 VERDICTS = [re.split(' {2,}', row, maxsplit=3) for row in WORDS.strip().splitlines()]
 VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
-CHOOSING = [
-    'splits',
-    'columns',
-    'length',
-    'labels',
-    'exclude',
-    'descendants',
-    'per_label',
-    'seed',
-    'limit',
-    'preset',
-]  # settings that choose rows
-MAKING = [
-    'ext',
-    'sample_rate',
-    'channels',
-    'pad',
-    'max_height',
-    'exact_frames',
-    'name',
-    'remake',
-]  # that decide on the clips
+CHOOSING = (  # settings that choose rows, and that decide on their clips
+    'splits', 'columns', 'length', 'labels', 'exclude', 'descendants', 'per_label', 'seed', 'limit', 'preset',
+)  # fmt: skip
+MAKING = 'ext', 'sample_rate', 'channels', 'pad', 'max_height', 'exact_frames', 'name', 'remake'
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
 REMEDY = 'it goes on by itself; cookies.txt, proxies or a PO-token provider may help (see README)'
@@ -922,9 +904,8 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
     make = f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT'
     try:
         db = connect_to(path, write)
-        (program,), (version,) = (
-            db.execute(f'PRAGMA {name}').fetchone() for name in ('application_id', 'user_version')
-        )
+        program = db.execute('PRAGMA application_id').fetchone()[0]
+        version = db.execute('PRAGMA user_version').fetchone()[0]
         require(new or program == APPLICATION, f'{path}: not a ledger of this script; move it away')
         later = f'{path} was written by a later version of this script; update it, or name another root'
         require(version <= VERSION, later)
@@ -1293,16 +1274,13 @@ class Job:
     run l and clips c. A row of several lists counts for the first."""
 
     TABLES = 'asks a JOIN temp.run l ON l.id = a.list JOIN clip c ON c.id = a.clip'
+    OWN = 'run (id INTEGER PRIMARY KEY, rank); wanted (id INTEGER PRIMARY KEY); picked (list, position)'
 
     def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
         self.reader, self.db, self.settings, self.choice = reader, reader.ledger.db, settings, choice
         self.began, self.given = time.time(), set[int]()  # given: clips on their way
         self.classes = dict[int, tuple[str, ...]]()  # of each tagset
-        for table in (
-            'run (id INTEGER PRIMARY KEY, rank)',
-            'wanted (id INTEGER PRIMARY KEY)',
-            'picked (list, position)',
-        ):
+        for table in self.OWN.split('; '):
             self.db.execute(f'CREATE TEMP TABLE {table}')
         self.db.executemany('INSERT INTO run VALUES (?, ?)', ((id, n) for n, id in enumerate(reader.ids.values())))
         share, shares = map(int, settings.shard.split('/'))
@@ -1311,8 +1289,7 @@ class Job:
         above = f'b.clip = a.clip AND m.rank < l.rank{self.where.replace("a.", "b.")}'
         self.shared = f' AND EXISTS (SELECT 1 FROM asks b JOIN temp.run m ON m.id = b.list WHERE {above})'
         self.first = self.shared.replace('EXISTS', 'NOT EXISTS', 1) if len(reader.ids) > 1 else ''
-        if settings.limit:
-            self.limit(settings.limit)
+        self.limit(settings.limit or 0)
         self.where += ' AND mine(c.ytid)' if shares > 1 else ''
 
     def choose(self) -> str:
@@ -1330,8 +1307,8 @@ class Job:
         return ' AND (a.list, a.position) IN temp.picked'
 
     def limit(self, left: int) -> None:
-        """Choose only the first so many clips; reads the rows that this takes."""
-        for rank, (split, list_id) in enumerate(self.reader.ids.items()):
+        """Choose only the first so many clips, or all if that is 0; reads the rows that this takes."""
+        for rank, (split, list_id) in enumerate(self.reader.ids.items() if left else ()):
             within = f'FROM {self.TABLES} WHERE l.id = {list_id}{self.where}{self.first}'
             while True:
                 self.refresh()
@@ -1602,13 +1579,11 @@ def learn(ledger: Ledger, path: Path) -> None:
 
 def copy_fates(db: sqlite3.Connection, statuses: str) -> None:
     """Take over from the attached ledger what became of clips."""
-    columns, told = (
-        f'name, ytid, start_ms, end_ms, {SETTLED}',
-        [f'{name} = excluded.{name}' for name in SETTLED.split(', ')],
-    )
+    columns = f'name, ytid, start_ms, end_ms, {SETTLED}'
+    told = ', '.join(f'{name} = excluded.{name}' for name in SETTLED.split(', '))
     db.execute(
         f'INSERT INTO clip AS c ({columns}) SELECT {columns} FROM other.clip WHERE status IN {statuses} '
-        f'ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {", ".join(told)} '
+        f'ON CONFLICT (ytid, start_ms, end_ms) DO UPDATE SET {told} '
         f"WHERE {TO_DO} OR (c.status, excluded.status) = ('gone', 'done')"
     )
 
@@ -2976,10 +2951,8 @@ def count(counts: Counter[tuple], *statuses: str) -> int:
 
 def headline(settings: Settings) -> str:
     """What is counted: lists, choice, make and root."""
-    chosen = {name: getattr(settings, name) for name in ('labels', 'exclude', 'per_label', 'limit')}
-    told = [
-        f'{name} {", ".join(value) if isinstance(value, list) else value}' for name, value in chosen.items() if value
-    ]
+    told = [f'{name} {", ".join(getattr(settings, name))}' for name in ('labels', 'exclude') if getattr(settings, name)]
+    told += [f'{name} {getattr(settings, name)}' for name in ('per_label', 'limit') if getattr(settings, name)]
     told += [f'shard {settings.shard}'] if settings.shard != '0/1' else []
     return f'{"; ".join([", ".join(settings.splits), *told])}: {make_of(settings)} in {settings.root}'
 
@@ -3034,10 +3007,8 @@ class Progress:
         if not self.counts and (self.job.reader.whole or self.job.settings.limit):
             self.count()
         self.bar.set_description(weather, refresh=False)
-        told = {status: self.seen[status] for status in (DONE, GONE, FAILED)} | (
-            {'waiting': waiting} if waiting else {}
-        )
-        self.bar.set_postfix(told, refresh=False)
+        told = {status: self.seen[status] for status in (DONE, GONE, FAILED)}
+        self.bar.set_postfix(told, refresh=False, **({'waiting': waiting} if waiting else {}))
         self.bar.update(self.seen.total() - self.bar.n)
         news, now = (weather, self.bar.n), time.monotonic()
         if not self.terminal and news != self.news and now - self.spoke > self.EVERY:
@@ -3506,10 +3477,8 @@ def read_settings(argv: list[str] | None) -> Settings:
     """The globals of the settings block, over them what a preset makes of them, and over that the flags."""
     block = list(read_block(Path(__file__).read_text(encoding='utf-8')))
     edited = {name: globals()[name] for _, name, *_ in block}
-    words = [
-        re.sub('^--[\\w-]+', lambda flag: flag[0].replace('_', '-'), word)
-        for word in (sys.argv[1:] if argv is None else argv)
-    ]
+    words = sys.argv[1:] if argv is None else argv
+    words = [re.sub(r'^--[\w-]+', lambda flag: flag[0].replace('_', '-'), word) for word in words]
     found, unknown = make_parser(block).parse_known_args(words)
     if unknown:
         hint = nearest(unknown[0].partition('=')[0], [f'--{name.replace("_", "-")}' for name in edited], 1)
@@ -3572,9 +3541,8 @@ def check_settings(s: Settings) -> None:
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     installed = s.engine != 'ray' or importlib.util.find_spec('ray')
     require(installed, "engine = 'ray': Ray is not installed; pip install ray")
-    modes = [name for name in ('verify', 'merge', 'pack', 'dry_run') if getattr(s, name)] + ['report'] * (
-        s.report is not None
-    )
+    modes = [name for name in ('verify', 'merge', 'pack', 'dry_run') if getattr(s, name)]
+    modes += ['report'] if s.report is not None else []
     require(len(modes) < 2, f'{" and ".join(modes)}: one at a time')
     require(Path(s.report or '.').absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
 
@@ -3780,9 +3748,8 @@ def merge_ledgers(settings: Settings) -> str:
     """The metadata of all ledgers of this make, those of shards among them; beside a run, of what that has so far."""
     settings.shard, settings.ledger = '0/1', ledger_path(settings, '0/1')
     shards = find_siblings(settings)
-    require(
-        shards or settings.ledger.exists(), f'{settings.wavs} has no ledger of {make_of(settings)}: nothing to merge'
-    )
+    wrong = f'{settings.wavs} has no ledger of {make_of(settings)}: nothing to merge'
+    require(shards or settings.ledger.exists(), wrong)
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(claim(settings.ledger))
@@ -3815,9 +3782,8 @@ def pack_clips(settings: Settings) -> str:
         try:
             counts = {split: pack_list(job, split, id, settings.pack) for split, id in job.reader.ids.items()}
         except FileNotFoundError as error:
-            raise UsageError(
-                f'{error.filename}: is not there; {command(settings, "--verify")} fetches it again'
-            ) from None
+            again = command(settings, '--verify')
+            raise UsageError(f'{error.filename}: is not there; {again} fetches it again') from None
     told = ', '.join(f'{split} {count}' for split, count in counts.items())
     return f'{headline(settings)}\n{sum(counts.values())} clips packed in {settings.root / "packs"}: {told}'
 
