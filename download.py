@@ -3100,6 +3100,7 @@ MEANINGS = {  # reason -> what it means, and what mends it; '': of all others, b
     'private': 'The owner has hidden the video. Nothing mends that.',
     'removed': 'The owner or YouTube has deleted the video. Nothing mends that.',
     'terminated': 'The channel was closed. Nothing mends that.',
+    'route': 'A proxy or an ssh did not let it through; its words say why. The next run tries again.',
     'timeout': 'It took longer than clip_timeout. The next run tries again.',
     'too large': 'It can only be downloaded whole, and is too large for that.',
     'too short': 'The video ends before these seconds. Nothing mends that.',

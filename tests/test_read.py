@@ -82,7 +82,7 @@ def test_the_rest_of_a_list_survives(tmp_path: pathlib.Path, content: bytes, com
 
 @given(st.lists(st.one_of(st.just(GOOD), st.text(st.characters(exclude_characters=',"'))), max_size=20))
 def test_every_line_is_read_or_complained_about(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
-    content = '\n'.join([*lines, *[GOOD] * (2 * ''.join(lines).count('\n') + len(lines) + 1)]).encode(
+    content = '\n'.join([GOOD, *lines, *[GOOD] * (2 * ''.join(lines).count('\n') + len(lines) + 1)]).encode(
         errors='surrogatepass'
     )
     segments, complaints = read(tmp_path_factory.mktemp('csvs'), content)

@@ -185,7 +185,7 @@ SAYS = {  # fault -> playabilityStatus: status, reason, subreason
     'copyright': (
         'UNPLAYABLE',
         'Video unavailable',
-        'This video contains content from Stand-In Records, who has blocked it in your country on copyright grounds',
+        'This video contains content from Stand-In Records, who has blocked it on copyright grounds',
     ),
     'country': ('UNPLAYABLE', 'Video unavailable', 'The uploader has not made this video available in your country'),
     'age': ('LOGIN_REQUIRED', 'Sign in to confirm your age', 'This video may be inappropriate for some users.'),
