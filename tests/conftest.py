@@ -26,9 +26,16 @@ SCRIPT = pathlib.Path(__file__).parent.parent / 'download.py'
 sys.path.insert(0, str(SCRIPT.parent))  # where chaos.py is run by itself
 import download  # noqa: E402
 
-hypothesis.settings.register_profile('patient', deadline=None, max_examples=50)
+hypothesis.settings.register_profile('patient', deadline=None, max_examples=25)
 hypothesis.settings.load_profile('patient')
 RATE = 44100  # Hz
+
+
+def thorough(*values: object) -> list:
+    """Cases that prove by another way what others prove: `pytest -m thorough`, once a week."""
+    return [pytest.param(value, marks=pytest.mark.thorough) for value in values]
+
+
 SECRET = 'hush-hush-7531'  # a cookie's value, a password
 LOGIN = ['LOGIN_INFO', 'SAPISID', '__Secure-1PSAPISID', '__Secure-3PSAPISID']
 # the same behaviour without the waiting, and with few processes to start, however many cores there are

@@ -24,6 +24,7 @@ from conftest import (
     mounted,
     processes_of,
     small_disk,
+    thorough,
     wait_for,
     workers_of,
 )
@@ -79,7 +80,9 @@ def stalled(program: Program, watch: type[Watched]) -> Watched:
     return run
 
 
-@pytest.mark.parametrize('weather', ['bot', 'media 429', 'dead', 'player garbage', 'media 403', 'media drop'])
+@pytest.mark.parametrize(
+    'weather', ['bot', 'dead', 'media 403', *thorough('media 429', 'player garbage', 'media drop')]
+)
 def test_weather_comes_and_goes_and_leaves_no_trace(program: Program, watch: type[Watched], weather: str) -> None:
     rows = stand_in.rows(30)
     program.offer(*rows)
@@ -114,7 +117,7 @@ def test_a_network_that_is_dead_from_the_start(program: Program, watch: type[Wat
     assert len(program.metadata) == len(program.settled) == 3
 
 
-@pytest.mark.parametrize('fault', ['bot', 'rate', 'media 403', 'player drop'])
+@pytest.mark.parametrize('fault', ['bot', 'media 403', *thorough('rate', 'player drop')])
 def test_one_bad_row_does_not_hold_the_others_up(program: Program, fault: str) -> None:
     rows = stand_in.rows(20)
     program.offer(*rows)
