@@ -3442,6 +3442,7 @@ class Parser(argparse.ArgumentParser):
 
 def read_block(source: str) -> Iterator[tuple[str, str, str, str]]:
     """Heading, name, annotation and comment of each setting above the first constant, however it is laid out."""
+    source = re.split(r'^(?=[A-Z][A-Z_, ]*[:=])', source, maxsplit=1, flags=re.MULTILINE)[0]  # all of it takes 0.3 s
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     comments = {token.start[0]: token.string.lstrip('# ') for token in tokens if token.type == tokenize.COMMENT}
     heading, above = '', 0
