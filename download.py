@@ -2927,10 +2927,11 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
             future = pool.submit(task)
             flying[future] = task
             future.add_done_callback(came.put)
+        patience = 0.1  # s
         with contextlib.suppress(queue.Empty):
-            future = came.get(timeout=0.1)
-            task = flying.pop(future)
-            pace.see(task, pool.result(task, future), time.time())
+            while future := came.get(timeout=patience):
+                task, patience = flying.pop(future), 0
+                pace.see(task, pool.result(task, future), time.time())
         if not job.settings.limit:  # else what it takes is read already
             job.reader.step()
         bar.show(weather(pace, time.time()), len(pace.backlog.waiting))
