@@ -764,7 +764,7 @@ def provide(path: Path, routes: Iterable[str], address: str = '') -> Path:
 
 def open_lists(settings: Settings, splits: list[str]) -> dict[str, tuple[Path, Form]]:
     """The lists of these names, fetched where they are missing, and their forms."""
-    lists = dict[str, tuple[Path, Form]]()
+    paths = dict[str, Path]()
     for split in splits:
         path, address = list_path(settings, split), settings.addresses.get(split) or OTHERS.get(split, '')
         if split in settings.addresses and not path.exists():
@@ -773,12 +773,14 @@ def open_lists(settings: Settings, splits: list[str]) -> dict[str, tuple[Path, F
             there = [file.name.partition('.')[0].removesuffix('_segments') for file in path.parent.glob('*.*')]
             hint = nearest(split, [*WEAK, *STRONG, *OTHERS, *there])
             raise UsageError(f'splits: there is no list {split!r} ({path} or {split}.csv){hint}')
-        lists[split] = provide(path, settings.routes.values(), address), Form({}, [])
-    return {split: (path, recognise(path, settings.columns)) for split, (path, _) in lists.items()}
+        paths[split] = provide(path, settings.routes.values(), address)
+    return {split: (path, recognise(path, settings.columns)) for split, path in paths.items()}
 
 
 TABLES: dict[str, Callable[[TextIO], dict[str, Any]]] = {  # AudioSet's other files -> how they are read, by MID
-    'class_labels_indices.csv': lambda file: {row['mid']: row['display_name'] for row in csv.DictReader(file)},
+    'class_labels_indices.csv': lambda file: {
+        row['mid']: (row['display_name'], row.get('index') or '') for row in csv.DictReader(file)
+    },
     'mid_to_display_name.tsv': lambda file: dict(line.rstrip('\n').split('\t') for line in file if line.strip()),
     'ontology.json': lambda file: {node['id']: (node['name'], node['child_ids']) for node in json.load(file)},
 }
@@ -790,6 +792,13 @@ def published(settings: Settings, name: str) -> dict[str, Any]:
         if table := TABLES[name](file):
             return table
     raise UsageError(f'{path}: not as AudioSet publishes it; delete it to fetch it anew')
+
+
+def read_labels(settings: Settings, needed: bool = True) -> tuple[dict[str, str], dict[str, str]]:
+    """Tag -> label, and tag -> class index; nothing where the file is not there and not needed."""
+    name = 'class_labels_indices.csv'
+    classes = published(settings, name) if needed or find_list(settings, name).exists() else {}
+    return {tag: label for tag, (label, _) in classes.items()}, {tag: index for tag, (_, index) in classes.items()}
 
 
 # ------------------------------------------------------------------------------------------------------------ ledger
@@ -861,28 +870,6 @@ def find_siblings(settings: Settings) -> list[Path]:
     return [path for path in find_ledgers(settings) if made_by(path) == make_of(settings) and path != settings.ledger]
 
 
-def find_rivals(settings: Settings) -> dict[Path, int]:
-    """The ledgers of another make whose clips have the same files as ours, and how many there are."""
-    found, ours = dict[Path, int](), make_of(settings)
-    for path in find_ledgers(settings):
-        if made_by(path) != ours and made_by(path).split('-')[0] == settings.ext:
-            with contextlib.closing(open_db(path, write=False)) as db:
-                named = db.execute("SELECT value FROM state WHERE name = 'names'").fetchone()
-                if named and settings.name in json.loads(named[0]):
-                    found[path] = db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
-    return found
-
-
-def check_make(settings: Settings) -> list[Path]:
-    """The ledgers whose clips this run is to replace; UsageError if it would without being told so."""
-    rivals = find_rivals(settings)
-    theirs = ', '.join(f'{count} clips of {made_by(path)}' for path, count in rivals.items() if count)
-    ways = 'name another root or another `name`, or set remake to replace them one by one'
-    wrong = f'{settings.wavs} holds {theirs}, whose files {make_of(settings)} shares; {ways}'
-    require(settings.remake or not theirs, wrong)
-    return list(rivals)
-
-
 def remedy_for(error: sqlite3.Error) -> str:
     return 'name another root' if 'readonly' in str(error) else 'move it away: clips in their places are taken in again'
 
@@ -891,6 +878,7 @@ def connect_to(path: Path, write: bool) -> sqlite3.Connection:
     """A connection to a file that may be a ledger. Also who reads rolls back what a killed run left, if it may."""
     mode = 'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
     db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', 60, uri=True, isolation_level=None)
+    db.create_function('of_video', 2, of_video, deterministic=True)
     try:
         db.execute('SELECT 1 FROM sqlite_master').fetchone()
     except sqlite3.OperationalError:  # a file system without shared memory, which WAL wants
@@ -918,16 +906,42 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
     return db
 
 
+def ask_ledger(path: Path, query: str, *values: Any) -> Any:
+    """The first value that a query over a ledger brings, None if there is none; whoever writes it goes on."""
+    with contextlib.closing(open_db(path, write=False)) as db:
+        return (db.execute(query, values).fetchone() or [None])[0]
+
+
+COUNT_DONE = "SELECT count(*) FROM clip WHERE status = 'done'"
+STATE = 'SELECT value FROM state WHERE name = ?'
+
+
+def find_rivals(settings: Settings) -> list[Path]:
+    """The ledgers of another make whose clips have the same files as ours."""
+    others = [path for path in find_ledgers(settings) if made_by(path) != make_of(settings)]
+    alike = [path for path in others if made_by(path).split('-')[0] == settings.ext]
+    return [path for path in alike if settings.name in json.loads(ask_ledger(path, STATE, 'names') or '[]')]
+
+
+def check_make(settings: Settings) -> list[Path]:
+    """The ledgers whose clips this run is to replace; UsageError if it would without being told so."""
+    rivals = find_rivals(settings)
+    counts = [] if settings.remake else [(ask_ledger(path, COUNT_DONE), made_by(path)) for path in rivals]
+    theirs = ', '.join(f'{count} clips of {make}' for count, make in counts if count)
+    ways = 'name another root or another `name`, or set remake to replace them one by one'
+    require(not theirs, f'{settings.wavs} holds {theirs}, whose files {make_of(settings)} shares; {ways}')
+    return rivals
+
+
 def claim(path: Path, patience: float = 0) -> contextlib.AbstractContextManager:
     """Be the one writer of a ledger until the block ends, where the file system has locks; UsageError names who is."""
     try:
         return filelock.FileLock(path.with_name(f'.{path.stem}.lock'), timeout=patience).acquire()
     except filelock.Timeout:
-        who = 'another run'
-        with contextlib.suppress(UsageError, OSError, sqlite3.Error, TypeError):
-            db = open_db(path, write=False)
-            who = db.execute("SELECT value FROM state WHERE name = 'writer'").fetchone()[0]
-        raise UsageError(f'{path} is in use by {who}; wait for it, or name another root') from None
+        who = None
+        with contextlib.suppress(UsageError, OSError, sqlite3.Error):
+            who = ask_ledger(path, STATE, 'writer')
+        raise UsageError(f'{path} is in use by {who or "another run"}; wait for it, or name another root') from None
     except (NotImplementedError, OSError) as error:
         if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             raise
@@ -963,7 +977,7 @@ class Ledger:
         self.db.close()
 
     def get(self, name: str) -> str:
-        return (self.db.execute('SELECT value FROM state WHERE name = ?', (name,)).fetchone() or [''])[0]
+        return (self.db.execute(STATE, (name,)).fetchone() or [''])[0]
 
     def set(self, name: str, value: str) -> None:
         self.db.execute('INSERT OR REPLACE INTO state VALUES (?, ?)', (name, value))
@@ -1013,8 +1027,9 @@ class Ledger:
         self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
         change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND id != ?'
         if result.verdict == DONE:  # so the video is there after all
-            lost = "status = 'gone' AND reason != 'too short'"
-            self.db.execute(f'{change} AND {lost}', (None, None, None, None, segment.ytid, segment.clip))
+            self.db.execute(
+                f'{change} AND of_video(status, reason)', (None, None, None, None, segment.ytid, segment.clip)
+            )
         elif of_video(result.verdict, result.reason):
             self.db.execute(f'{change} AND {TO_DO}', (*fate, segment.ytid, segment.clip))
         self.commit()
@@ -1026,7 +1041,8 @@ class Ledger:
     def remember(self, learned: dict[str, Learned]) -> None:
         """Keep what the routes have learned."""
         if learned != self.routes:
-            self.db.execute('BEGIN' if not self.db.in_transaction else '')
+            if not self.db.in_transaction:
+                self.db.execute('BEGIN')
             rows = [(name, *told) for name, told in learned.items()]
             self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
             self.routes = learned
@@ -1455,63 +1471,51 @@ def write_records(db: sqlite3.Connection, settings: Settings) -> Counter[str]:
     return count
 
 
-def read_indices(settings: Settings) -> dict[str, str]:
-    """Tag -> class index, as class_labels_indices.csv has them; nothing where that is not there (for --merge)."""
-    path = find_list(settings, 'class_labels_indices.csv')
-    if not path.exists():
-        return {}
-    with open(path, encoding='utf-8-sig', newline='') as lines:
-        return {row['mid']: row.get('index') or '' for row in csv.DictReader(lines)}
+def write_for_trainers(settings: Settings, split: str, rows: Iterable[list]) -> list[Path]:
+    """The rows of a manifest as the recipes of the presets read them: AST's (and SSAST's, CAV-MAE's)
+    datafile_<split>.json; for PANNs <split>_segments.csv, whose first three lines it skips."""
+    name = {'ast': f'datafile_{split}.json', 'panns': f'{split}_segments.csv'}.get(settings.preset)
+    if not name:
+        return []
+    with replacing(settings.wavs / name) as out:
+        if settings.preset == 'panns':
+            out.write('# rows whose clips are there\n#\n# YTID, start_seconds, end_seconds, positive_labels\n')
+            for _, ytid, start, end, _, tags, *_ in rows:
+                out.write(f'{ytid}, {start:.3f}, {end:.3f}, "{tags}"\n')
+        else:
+            entries = ({'wav': (settings.root / path).as_posix(), 'labels': tags} for path, *_, tags, _, _ in rows)
+            lines = (json.dumps(entry, ensure_ascii=False) for entry in entries)
+            out.write(f'{{"data": [\n{next(lines, "")}')
+            out.writelines(f',\n{line}' for line in lines)
+            out.write('\n]}\n')
+    return [settings.wavs / name]
 
 
 def write_manifests(job: Job, indices: dict[str, str]) -> list[Path]:
     """Of what the settings choose, list by list: <split>.csv of the clips that are there, <split>_missing.csv of the
     rows whose clips are not, and why."""
-    classes, settings = dict[int, list[str]](), job.settings
+    classes, made = dict[int, list[str]](), list[Path]()
     for id, *texts in job.db.execute('SELECT id, tags, labels FROM tagset'):
         tags, labels = map(json.loads, texts)
         classes[id] = [','.join(tags), ','.join(indices.get(tag, '') for tag in tags), ';'.join(labels)]
-    seconds, query = 'c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0', f'FROM {job.TABLES} WHERE l.id = ? AND '
-    there = f"SELECT c.path, {seconds}, c.duration, a.tagset {query} c.status = 'done'{job.where} ORDER BY a.position"
+    seconds = 'c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0'
     since = "strftime('%Y-%m-%dT%H:%M:%SZ', c.settled, 'unixepoch')"
-    why = f"ifnull(c.reason, 'not tried'), c.message, {since}, a.tagset"
-    missing = f"SELECT {seconds}, {why} {query} c.status IS NOT 'done'{job.where} ORDER BY a.position"
-    made = []
+    there = f"c.path, {seconds}, c.duration, a.tagset FROM {job.TABLES} WHERE c.status = 'done'"
+    why = f"{seconds}, ifnull(c.reason, 'not tried'), c.message, {since}"
+    missing = f"{why}, a.tagset FROM {job.TABLES} WHERE c.status IS NOT 'done'"
+
+    def rows(query: str, list_id: int) -> Iterator[list]:
+        ordered = f'SELECT {query} AND l.id = ?{job.where} ORDER BY a.position'
+        for *row, tagset in job.db.execute(ordered, (list_id,)):
+            yield [*row, *classes[tagset]]
+
     for split, list_id in job.reader.ids.items():
-        for name, head, sql in ((split, MANIFEST, there), (f'{split}_missing', MISSING, missing)):
-            made.append(settings.wavs / f'{name}.csv')
+        for name, head, query in ((split, MANIFEST, there), (f'{split}_missing', MISSING, missing)):
+            made.append(job.settings.wavs / f'{name}.csv')
             with replacing(made[-1]) as out:
-                table = csv.writer(out, lineterminator='\n')
-                table.writerow(head)
-                table.writerows((*row, *classes[tagset]) for *row, tagset in job.db.execute(sql, (list_id,)))
-        made += write_for_trainers(job, split, list_id)
+                csv.writer(out, lineterminator='\n').writerows(itertools.chain([head], rows(query, list_id)))
+        made += write_for_trainers(job.settings, split, rows(there, list_id))
     return made
-
-
-def write_for_trainers(job: Job, split: str, list_id: int) -> list[Path]:
-    """Of a list, what is chosen and there, as the recipes of the presets read it: AST's (and SSAST's, CAV-MAE's)
-    datafile_<split>.json; for PANNs <split>_segments.csv, whose first three lines it skips."""
-    query = f"FROM {job.TABLES} JOIN tagset t ON t.id = a.tagset WHERE l.id = ? AND c.status = 'done'{job.where}"
-    columns = 'c.path, c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, t.tags'
-    rows = job.db.execute(f'SELECT {columns} {query} ORDER BY a.position', (list_id,))
-    if job.settings.preset == 'ast':
-        made = job.settings.wavs / f'datafile_{split}.json'
-        with replacing(made) as out:
-            between = '{"data": [\n'
-            for path, *_, tags in rows:
-                wav, mids = (job.settings.root / path).as_posix(), ','.join(json.loads(tags))
-                out.write(between + json.dumps({'wav': wav, 'labels': mids}, ensure_ascii=False))
-                between = ',\n'
-            out.write('\n]}\n' if between == ',\n' else '{"data": []}\n')
-        return [made]
-    if job.settings.preset == 'panns':
-        made = job.settings.wavs / f'{split}_segments.csv'
-        with replacing(made) as out:
-            out.write('# rows whose clips are there\n#\n# YTID, start_seconds, end_seconds, positive_labels\n')
-            for _, ytid, start, end, tags in rows:
-                out.write(f'{ytid}, {start:.3f}, {end:.3f}, "{",".join(json.loads(tags))}"\n')
-        return [made]
-    return []
 
 
 def stamp(path: Path) -> str:
@@ -1527,9 +1531,7 @@ def count_others(settings: Settings) -> Counter[str]:
     whole, shards = Counter[str](), Counter[str]()
     for path in find_ledgers(settings):
         if made_by(path) != make_of(settings):
-            with contextlib.closing(open_db(path, write=False)) as db:
-                count = db.execute("SELECT count(*) FROM clip WHERE status = 'done'").fetchone()[0]
-            (shards if '-of-' in path.name else whole)[made_by(path)] += count
+            (shards if '-of-' in path.name else whole)[made_by(path)] += ask_ledger(path, COUNT_DONE)
     return whole | shards
 
 
@@ -1543,7 +1545,10 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
     same = before.get('chosen') == chosen and all(stamp(Path(path)) == then for path, then in files.items())
     if not files or not same:
         ledger.commit(at_once=True)
-        count, manifests = write_records(ledger.db, settings), write_manifests(job, read_indices(settings))
+        count, manifests = (
+            write_records(ledger.db, settings),
+            write_manifests(job, read_labels(settings, needed=False)[1]),
+        )
         paths = [settings.metadata, settings.wavs / 'metadata.jsonl', *manifests]
         before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
         if ledger.write:
@@ -1633,15 +1638,19 @@ def find_unpacked(job: Job, list_id: int, after: int, most: int) -> list[tuple[i
 def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
     """Write the shards of a list; one that is not in the ledger yet is written again. Returns how many clips came."""
     settings, db, after, count = job.settings, job.db, -1, 0
+
+    def place_of(shard: int) -> Path:
+        return settings.root / 'packs' / f'{split}-{shard:06}.tar'
+
     for (shard,) in db.execute('SELECT DISTINCT shard FROM pack WHERE list = ?', (list_id,)).fetchall():
-        if not (settings.root / 'packs' / f'{split}-{shard:06}.tar').exists():
+        if not place_of(shard).exists():
             db.execute('DELETE FROM pack WHERE (list, shard) = (?, ?)', (list_id, shard))
     bar = tqdm(desc=f'packing {split}', unit='clip', disable=not sys.stderr.isatty())
     while rows := find_unpacked(job, list_id, after, most):
         clips = json.dumps([clip for _, clip in rows])
         shard = db.execute('SELECT ifnull(max(shard) + 1, 0) FROM pack WHERE list = ?', (list_id,)).fetchone()[0]
         records = ((settings.root / path, text) for *_, path, _, text in read_records(db, settings.ext, clips))
-        write_shard(settings.root / 'packs' / f'{split}-{shard:06}.tar', records)
+        write_shard(place_of(shard), records)
         db.execute('BEGIN IMMEDIATE')
         db.executemany('INSERT INTO pack VALUES (?, ?, ?)', ((list_id, clip, shard) for _, clip in rows))
         db.execute('COMMIT')
@@ -2961,7 +2970,7 @@ def headline(settings: Settings) -> str:
 def command(settings: Settings, *more: str) -> str:
     """The line to paste that does something else with the same job: what is not as the script's own settings say."""
     words, here = ['python', 'download.py'], Path(__file__).resolve().parent
-    for name in dict.fromkeys([*CHOOSING, *MAKING]):
+    for name in (*CHOOSING, *MAKING):
         flag, value = f'--{name.replace("_", "-")}', getattr(settings, name)
         if value != globals()[name]:
             value = json.dumps(value) if isinstance(value, dict) else value
@@ -3513,6 +3522,11 @@ def check_name(name: str, splits: list[str]) -> None:
     require(unique, f'{wrong}: clips could overwrite each other; {mend}')
 
 
+def modes_of(s: Settings) -> list[str]:
+    """What is wanted instead of a plain run, or before it."""
+    return [name for name in ('verify', 'merge', 'pack', 'dry_run', 'report') if getattr(s, name) not in (False, None)]
+
+
 def check_settings(s: Settings) -> None:
     """Refuse values and combinations that cannot work."""
     for name, choices in CHOICES.items():
@@ -3544,8 +3558,7 @@ def check_settings(s: Settings) -> None:
     require(not s.ffmpeg or shutil.which(s.ffmpeg), f'ffmpeg = {s.ffmpeg!r}: no such program')
     installed = s.engine != 'ray' or importlib.util.find_spec('ray')
     require(installed, "engine = 'ray': Ray is not installed; pip install ray")
-    modes = [name for name in ('verify', 'merge', 'pack', 'dry_run') if getattr(s, name)]
-    modes += ['report'] if s.report is not None else []
+    modes = modes_of(s)
     require(len(modes) < 2, f'{" and ".join(modes)}: one at a time')
     require(Path(s.report or '.').absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
 
@@ -3701,7 +3714,7 @@ def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     lists = open_lists(settings, order)
     strong = any(form.columns['ytid'] == 'segment_id' and 'onset' in form.columns for _, form in lists.values())
     names = published(settings, 'mid_to_display_name.tsv') if strong else {}
-    labels = names | published(settings, 'class_labels_indices.csv')
+    labels = names | read_labels(settings)[0]
     reader = Reader(ledger, lists, labels, names)
     for split in reader.changed:  # else what it no longer asks for yet would be missing from the metadata
         reader.finish(split)
@@ -3741,8 +3754,7 @@ def open_job(settings: Settings, ledger: Ledger) -> Job:
 def job_of(ledger: Ledger) -> Job:
     """What the settings choose of the lists that the ledger has, whether or not their files are there."""
     settings, known = ledger.settings, dict(ledger.db.execute('SELECT name, id FROM list'))
-    there = find_list(settings, 'class_labels_indices.csv').exists()
-    reader = Reader(ledger, {}, published(settings, 'class_labels_indices.csv') if there else {}, {})
+    reader = Reader(ledger, {}, read_labels(settings, needed=False)[0], {})
     reader.ids = {split: known[split] for split in sorted(settings.splits, key=rank_of) if split in known}
     return Job(reader, settings, make_choice(settings, reader))
 
@@ -3766,9 +3778,9 @@ def merge_ledgers(settings: Settings) -> str:
 
 def check_packs(settings: Settings) -> None:
     """Refuse to write over the shards of another make."""
-    for path in find_ledgers(settings) if any((settings.root / 'packs').glob('*.tar')) else ():
-        with contextlib.closing(open_db(path, write=False)) as db:
-            packed = path != settings.ledger and db.execute('SELECT 1 FROM pack LIMIT 1').fetchone()
+    others = [path for path in find_ledgers(settings) if path != settings.ledger]
+    for path in others if any((settings.root / 'packs').glob('*.tar')) else ():
+        packed = ask_ledger(path, 'SELECT 1 FROM pack LIMIT 1')
         require(not packed, f'packs/ holds shards of {made_by(path)}; move them away, or name another root')
 
 
@@ -3886,6 +3898,9 @@ def run(settings: Settings) -> int:
     return 1 if left else 0
 
 
+INSTEAD = {'merge': merge_ledgers, 'pack': pack_clips, 'dry_run': look, 'report': look}  # of a run
+
+
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
     for name in {'SIGTERM', 'SIGHUP'} & set(dir(signal)):  # a scheduler's or a closing terminal's request is a Ctrl-C
@@ -3899,8 +3914,8 @@ def main(argv: list[str] | None = None) -> int:
         settings = read_settings(argv)
         open_root(settings)
         open_routes(settings)
-        if settings.merge or settings.pack or settings.dry_run or settings.report is not None:
-            print((merge_ledgers if settings.merge else pack_clips if settings.pack else look)(settings))
+        if instead := [INSTEAD[mode] for mode in modes_of(settings) if mode in INSTEAD]:
+            print(instead[0](settings))
             return 0
         return run(settings)
     except UsageError as error:
