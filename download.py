@@ -1853,6 +1853,10 @@ def find_cause(words: str, warnings: list[str]) -> str:
     return words
 
 
+# what yt-dlp's code, and those of its extractors, raise over what they did not expect
+CONFUSED = ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError
+
+
 class Asker:
     """What a process asks YouTube with: for each route two YoutubeDLs, whose cookies nobody writes down."""
 
@@ -1862,6 +1866,8 @@ class Asker:
 
     def ask(self, task: Task, cheap: bool) -> dict[str, Any]:
         """YouTube's description of a video, formats chosen; Refused if it has none for us."""
+        from yt_dlp.utils import YoutubeDLError
+
         key, words = (task.proxy, task.cookies, cheap), ''
         if key not in self.ydls:
             self.ydls[key] = open_ydl(self.settings, self.warnings, *key)
@@ -1870,7 +1876,7 @@ class Asker:
         try:
             info = self.ydl.extract_info(task.segment.url, download=False)
             find_end(info, info.get('requested_formats') or [info], task.segment)
-        except Exception as error:  # of YouTube, or in the code of an extractor
+        except (Refused, YoutubeDLError, *CONFUSED) as error:
             words = str(error) if isinstance(error, Refused) else words_of(error)
         if words := find_cause(words, self.warnings):
             raise Refused(words)
@@ -1912,10 +1918,14 @@ def check_ydl_opts(settings: Settings) -> None:
         require(name not in OURS, f'ydl_opts: {name} is decided by this script{OURS.get(name, "")}')
         fits = type(value) in (int, float, NONE) or not re.fullmatch(NUMBERS, name)
         require(fits, f'ydl_opts: {name} = {value!r}: use a number')
+    if not settings.ydl_opts:
+        return
+    from yt_dlp.utils import YoutubeDLError
+
     try:
-        for cheap in (True, False) if settings.ydl_opts else ():
+        for cheap in (True, False):
             open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
-    except Exception as error:  # whatever its code meets
+    except (YoutubeDLError, *CONFUSED) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
@@ -2617,7 +2627,8 @@ class Door:
 
 # -------------------------------------------------------------------------------------------------------------- pool
 ENDINGS = [getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)]
-PRELOAD = ['yt_dlp.extractor.youtube', 'yt_dlp.downloader.external', 'mutagen.mp4', 'tqdm', 'pebble']
+PRELOAD = [f'yt_dlp.{name}' for name in ('extractor.extractors', 'extractor.youtube', 'downloader.external')]
+PRELOAD += ['filelock', 'mutagen.mp4', 'pebble', 'tqdm']
 FRESH = 1000  # clips after which a process makes room for a fresh one
 tqdm.monitor_interval = 0  # no thread of its own, which would take the signals that we hold back
 
@@ -2681,8 +2692,11 @@ class Pool:
         self.pool = self.make()
 
     def make(self) -> pebble.ProcessPool:
-        """Its processes start with the first task."""
-        return pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
+        """A pool that has begun."""
+        with no_interrupts():
+            pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
+            pool.active  # noqa: B018  # who asks has it begin
+        return pool
 
     def look(self, pace: Pace, now: float) -> None:
         """What a cluster has to do now and then."""
@@ -2694,14 +2708,13 @@ class Pool:
     def submit(self, task: Task) -> concurrent.futures.Future:
         self.flying += 1
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
-        with no_interrupts():
-            if not self.pool.active:  # one died with the lock of all, or while none had a task
-                self.broken += 1
-                if self.broken > 20:
-                    raise OSError('worker processes end as soon as they begin')
-                self.end()
-                self.pool = self.make()
-            return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+        if not self.pool.active:  # one died with the lock of all, or while none had a task
+            self.broken += 1
+            if self.broken > 20:
+                raise OSError('worker processes end as soon as they begin')
+            self.end()
+            self.pool = self.make()
+        return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""

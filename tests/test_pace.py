@@ -614,7 +614,7 @@ WEATHER = [NETWORK, BOT, RATE, UNAVAILABLE, (DOUBT, 'media 403'), (DOUBT, 'no fo
 NATURE = [CLIP] * 6 + [PRIVATE, (LATER, 'live'), NETWORK, BOT, (FAILED, 'other'), UNAVAILABLE, (GONE, 'country')]
 
 
-@settings(max_examples=100, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(phases=[Phase.explicit, Phase.generate])
 @given(
     seed=st.integers(0, 1 << 30),
     rows=st.integers(1, 60),
@@ -665,7 +665,8 @@ def test_whatever_the_weather_every_row_is_settled_once(
         return
     assert len(became) == rows
     wrong = 0
-    untold = 0 < known <= lost or rows <= routes  # no clip to tell weather: a row may fail, and the next run asks again
+    few = natures.count(CLIP) <= routes  # each may be the last of its route
+    untold = 0 < known <= lost or few  # no clip to tell weather: a row may fail, and the next run asks again
     for n, own in enumerate(natures):
         if blocked and became[n][1] == 'unavailable':  # failed: there was nothing to tell, the next run asks again
             wrong += became[n] == UNAVAILABLE != own

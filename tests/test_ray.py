@@ -51,7 +51,7 @@ def add_node(cluster: 'Cluster', program: Program, door: stand_in.Door) -> objec
 
 
 def start(program: Program, *flags: str) -> subprocess.Popen:
-    return program.start('--engine', 'ray', '--num-processes', '3', *flags)
+    return program.start('--engine', 'ray', '--num-processes', '3', '--timeout', '15', *flags)  # it may be busy here
 
 
 def end(process: subprocess.Popen, status: int = 0) -> tuple[str, str]:
@@ -73,10 +73,13 @@ def test_nodes_die_freeze_are_refused_and_join_and_nothing_is_lost_or_doubled(
     alone.run(status=1)
     program.site.latency = 0.05
     dying, freezing, refused, late = doors = [program.site.door() for _ in range(4)]
-    refused.weather = 'bot'
     nodes = [add_node(cluster, program, door) for door in doors[:3]]
-    process = start(program, '--clip-timeout', '3', '--retries', '1')
-    wait_for(lambda: dying.counts['media'] > 4 and freezing.counts['media'] > 4 and refused.counts['player'], 60)
+    for door in doors[:3]:
+        door.weather = 'bot'  # else the first two may have brought all before the third is there
+    process = start(program, '--clip-timeout', '8', '--retries', '1')
+    wait_for(lambda: all(door.counts['refused'] for door in doors[:3]), 120)
+    dying.weather = freezing.weather = ''
+    wait_for(lambda: dying.counts['media'] > 2 and freezing.counts['media'] > 2, 60)
     cluster.remove_node(nodes[0], allow_graceful=False)
     (frozen,) = (
         path.parent
@@ -89,8 +92,8 @@ def test_nodes_die_freeze_are_refused_and_join_and_nothing_is_lost_or_doubled(
     out, _ = end(process, 1)
     with contextlib.suppress(ProcessLookupError):  # Ray may have ended it
         os.kill(int(frozen.name), signal.SIGKILL)
-    assert left > 20, 'they went in the middle'
-    assert re.search(r'lost \(silent for 16 s\), \d+ rows come back', out)
+    assert left > 10, 'they went in the middle'
+    assert re.search(r'lost \(silent for 26 s\), \d+ rows come back', out)
     assert len(re.findall(r'lost \(', out)) >= 2
     assert re.search(r'node \S+ \(\w+\): YouTube refuses us \(bot check', out)
     assert not refused.counts['media']
@@ -110,10 +113,12 @@ def test_each_address_brings_what_it_may_and_a_rerun_goes_on(program: Program, c
     for door in doors:
         door.budget = 6
         add_node(cluster, program, door)
-    _, err = end(start(program, '--pause', '600', '--longest-pause', '600', '--give-up-after', '2'), 1)
-    assert re.search(r'^stopped: nothing came through for \d+ s \((bot check|rate limit): ', err, re.M)
-    assert [door.counts['media'] > 0 for door in doors] == [True] * 2
+    process = start(program, '--pause', '600', '--longest-pause', '600')
+    wait_for(lambda: len(program.clips()) == 12 and all(door.counts['refused'] for door in doors), 120)
+    process.terminate()
+    end(process, 130)
     assert len(program.metadata) == 12
+    assert [door.counts['media'] > 0 for door in doors] == [True] * 2
     for door in doors:
         door.budget = 0
     program.site.latency = 0.1

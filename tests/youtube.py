@@ -39,6 +39,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
+import filelock
 import imageio_ffmpeg
 import trustme
 
@@ -136,15 +137,12 @@ def cached(itag: str, seconds: float, shift: int = 0, early: float = 0) -> pathl
     """
     recipe = repr((itag, seconds, shift, early, TONES, PRIMING.get(itag), ENCODE[itag], FPS)).encode()
     path = CACHE / f'{itag}-{seconds}-{hashlib.sha256(recipe).hexdigest()[:12]}'
-    if not path.exists():
-        CACHE.mkdir(exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
-            encode(itag, seconds, shift, early, pathlib.Path(scratch, 'media'))
-            try:
+    CACHE.mkdir(exist_ok=True)
+    with filelock.FileLock(f'{path}.lock'):  # tests that run at once do not all make it
+        if not path.exists():
+            with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
+                encode(itag, seconds, shift, early, pathlib.Path(scratch, 'media'))
                 os.replace(pathlib.Path(scratch, 'media'), path)
-            except OSError:  # of a folder: somebody else was faster
-                if not path.exists():
-                    raise
     return path
 
 
