@@ -1027,9 +1027,8 @@ class Ledger:
         self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
         change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND id != ?'
         if result.verdict == DONE:  # so the video is there after all
-            self.db.execute(
-                f'{change} AND of_video(status, reason)', (None, None, None, None, segment.ytid, segment.clip)
-            )
+            nothing = (None, None, None, None, segment.ytid, segment.clip)
+            self.db.execute(f'{change} AND of_video(status, reason)', nothing)
         elif of_video(result.verdict, result.reason):
             self.db.execute(f'{change} AND {TO_DO}', (*fate, segment.ytid, segment.clip))
         self.commit()
@@ -1378,13 +1377,12 @@ class Job:
     def find(self, condition: str, *values: Any, most: int = 200) -> list[Segment]:
         """Some of the chosen rows, by clip, as their first list has them."""
         self.refresh()
-        columns = 'c.id, c.name, c.ytid, c.start_ms, c.end_ms, a.tagset, a.position, s.name'
+        columns = 'c.id, c.name, c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, a.tagset, a.position, s.name'
         tables = 'clip c CROSS JOIN asks a ON a.clip = c.id JOIN temp.run l ON l.id = a.list JOIN list s ON s.id = l.id'
         query = f'SELECT {columns} FROM {tables} WHERE {condition}{self.where} ORDER BY c.id, l.rank LIMIT {most}'
         found = dict[int, Segment]()
-        for id, name, ytid, start, end, tagset, at, split in self.db.execute(query, values):
-            seconds = start / 1000, end / 1000
-            found.setdefault(id, Segment(ytid, *seconds, self.classes[tagset], split, at, clip=id, mark=name[14:]))
+        for id, name, *told, tagset, at, split in self.db.execute(query, values):
+            found.setdefault(id, Segment(*told, self.classes[tagset], split, at, clip=id, mark=name[14:]))
         return list(found.values())
 
 
@@ -2936,12 +2934,15 @@ def short_of_space(settings: Settings) -> str:
 def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None:
     """Have rows fetched as the pace allows and the pool has places, until all are settled or the pace says stop."""
     flying, came = dict[concurrent.futures.Future, Task](), queue.SimpleQueue[concurrent.futures.Future]()
-    checked, end = 0.0, math.inf
+    looked, end, ledger = 0.0, math.inf, job.reader.ledger
     while (flying or not pace.over) and (now := time.monotonic()) < end:
-        if now - checked > 0.2:
-            checked, pace.stop = now, pace.stop or short_of_space(job.settings)
+        if now - looked > 0.2:
+            looked, pace.stop = now, pace.stop or short_of_space(job.settings)
             if renew_cookies(job.settings):
                 pace.knock(time.time())
+            bar.show(weather(pace, time.time()), len(pace.backlog.waiting))
+            ledger.commit()
+            ledger.remember(pace.learned)
         if pace.stop:
             end = min(end, now + 3)  # s for what is almost done
         pool.look(pace, time.time())
@@ -2956,9 +2957,7 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
                 pace.see(task, pool.result(task, future), time.time())
         if not job.settings.limit:  # else what it takes is read already
             job.reader.step()
-        bar.show(weather(pace, time.time()), len(pace.backlog.waiting))
-        job.reader.ledger.commit()
-        job.reader.ledger.remember(pace.learned)
+    ledger.remember(pace.learned)
 
 
 # -------------------------------------------------------------------------------------------------------------- show

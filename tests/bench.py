@@ -85,14 +85,8 @@ def floor(rows: list[Row], root: pathlib.Path, processes: int) -> None:
     proxy = urllib.parse.urlsplit(os.environ['https_proxy'])
     trust = ssl.create_default_context(cafile=os.environ['SSL_CERT_FILE'])
     flags = ['-tls_verify', '1', '-ca_file', os.environ['SSL_CERT_FILE'], '-multiple_requests', '1']
-    flags += [
-        '-initial_request_size',
-        '8192',
-        '-short_seek_size',
-        '32768',
-        '-request_size',
-        '162500',
-    ]  # 10 s of 130 kbit/s
+    sizes = {'initial_request_size': 8192, 'short_seek_size': 32768, 'request_size': 162500}  # 10 s of 130 kbit/s
+    flags += [word for name, size in sizes.items() for word in (f'-{name}', str(size))]
     context = {'client': {'clientName': 'VISIONOS', 'clientVersion': '1.02'}}
 
     def share(part: list[Row]) -> None:
@@ -105,21 +99,8 @@ def floor(rows: list[Row], root: pathlib.Path, processes: int) -> None:
             url = next(made['url'] for made in formats if made['itag'] == 140)
             seek = ['-ss', str(start)] if start else []
             to = ['-c', 'copy', '-movflags', '+faststart', '-f', 'mp4', f'{root}/wavs/id_{ytid}.m4a']
-            run(
-                [
-                    os.environ.get('COUNTING', FFMPEG),
-                    '-y',
-                    '-loglevel',
-                    'error',
-                    *flags,
-                    *seek,
-                    '-t',
-                    '10',
-                    '-i',
-                    url,
-                    *to,
-                ]
-            )
+            program = [os.environ.get('COUNTING', FFMPEG), '-y', '-loglevel', 'error']
+            run([*program, *flags, *seek, '-t', '10', '-i', url, *to])
 
     count = processes or 4 * (os.cpu_count() or 1)
     with concurrent.futures.ThreadPoolExecutor(count) as pool:

@@ -155,17 +155,9 @@ def opened(
 def settle(job: download.Job, *segments: download.Segment, reason: str = '', **record: object) -> None:
     """Write down that these are done, or gone for a reason."""
     for segment in segments:
-        plain = {
-            'path': f'wavs/{segment.id}.m4a',
-            'title': 'a title',
-            'duration': 10.0,
-            'format_id': '140',
-            'bytes': 1,
-            'sha256': '',
-        }
-        result = download.Result(
-            segment, 'gone' if reason else 'done', reason or 'done', reason, {} if reason else plain | record
-        )
+        plain = {'path': f'wavs/{segment.id}.m4a', 'title': 'a title', 'duration': 10.0, 'format_id': '140'}
+        told = {} if reason else {**plain, 'bytes': 1, 'sha256': '', **record}
+        result = download.Result(segment, 'gone' if reason else 'done', reason or 'done', reason, told)
         job.reader.ledger.settle(result)
 
 
@@ -269,22 +261,9 @@ def kill_session(process: subprocess.Popen) -> None:
 
 def listen(path: pathlib.Path) -> np.ndarray:
     """A clip as mono samples at RATE, as a player would sound it."""
-    ffmpeg = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        '-v',
-        'error',
-        '-i',
-        str(path),
-        '-map',
-        '0:a',
-        '-ac',
-        '1',
-        '-ar',
-        str(RATE),
-    ]
-    return np.frombuffer(
-        subprocess.run([*ffmpeg, '-f', 'f32le', '-'], capture_output=True, check=True).stdout, np.float32
-    )
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), '-v', 'error', '-i', str(path), '-map', '0:a']
+    mono = ['-ac', '1', '-ar', str(RATE), '-f', 'f32le', '-']
+    return np.frombuffer(subprocess.run([*ffmpeg, *mono], capture_output=True, check=True).stdout, np.float32)
 
 
 def sound(start: float, seconds: float) -> np.ndarray:

@@ -16,6 +16,8 @@ from conftest import hear_signals
 SCRIPT = pathlib.Path(download.__file__)
 SPLIT = 'unbalanced_train'
 LEFT, FROM = 521, 20  # rows that a rerun finds to do; after how many of them its CPU begins to count
+HEAD = ['rows', *(f'{what}, s' for what in ('first request', 'first request of a rerun', 'rerun with nothing to do'))]
+HEAD += ['`--merge` alone, s', '`--dry-run`, s', '`--report`, s', 'CPU per result, ms', 'peak MB', 'ledger MB']
 LETTERS = string.ascii_letters + string.digits + '-_'
 
 
@@ -109,30 +111,13 @@ def measure(count: int) -> list[str]:
         size = (root / 'wavs' / 'm4a.sqlite3').stat().st_size / 1e6
         seconds = [fresh.first, resumed.first, *(run.seconds for run in runs[2:])]
         cpu = (resumed.used[LEFT] - resumed.used[FROM]) / (LEFT - FROM) * 1000
-        return [
-            f'{count:,}',
-            *(f'{s:.1f}' for s in seconds),
-            f'{cpu:.2f}',
-            f'{max(run.peak for run in runs):.0f}',
-            f'{size:.1f}',
-        ]
+        peak = max(run.peak for run in runs)
+        return [f'{count:,}', *(f'{s:.1f}' for s in seconds), f'{cpu:.2f}', f'{peak:.0f}', f'{size:.1f}']
 
 
 def main() -> int:
     youtube.make(youtube.Video().seconds)
-    head = [
-        'rows',
-        'first request, s',
-        'first request of a rerun, s',
-        'rerun with nothing to do, s',
-        '`--merge` alone, s',
-        '`--dry-run`, s',
-        '`--report`, s',
-        'CPU per result, ms',
-        'peak MB',
-        'ledger MB',
-    ]
-    print(f'| {" | ".join(head)} |\n{"|---" * len(head)}|')
+    print(f'| {" | ".join(HEAD)} |\n{"|---" * len(HEAD)}|')
     for count in (20_000, 200_000, 2_041_789):
         print(f'| {" | ".join(measure(count))} |', flush=True)
     return 0

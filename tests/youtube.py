@@ -24,6 +24,7 @@ import math
 import os
 import pathlib
 import random
+import re
 import shlex
 import socket
 import ssl
@@ -46,18 +47,16 @@ import trustme
 # -------------------------------------------------------------------------------------------------------------- media
 
 CACHE = pathlib.Path(tempfile.gettempdir()) / 'audioset-stand-in'
-SIZES = dict.fromkeys(('134', '18', '230', '93'), (640, 360)) | {
-    '136': (1280, 720)
-}  # itag -> pixels; what is really served
+# itag -> pixels; what is really served
+SIZES = dict.fromkeys(('134', '18', '230', '93'), (640, 360)) | {'136': (1280, 720)}
 SOUNDLESS = {'134', '136', '230'}
 FPS = 10
 LOW, HIGH = (400, 40, 25), (2000, 60)  # Hz: second s sounds at 400 + 40 (s mod 25) and at 2000 + 60 (s div 25)
 TONES = '+'.join(
     f'0.2*sin(2*PI*({f})*T)' for f in ('400+S+40*mod(floor(T),25)', '2000+S+60*floor(T/25)')
 )  # S: of a dub
-PRIMING = dict.fromkeys(
-    ('140', '233', '234', '93'), 1024 / 44100
-)  # s; AAC begins with silence, kept without edit lists
+# s; AAC begins with silence, kept without edit lists
+PRIMING = dict.fromkeys(('140', '233', '234', '93'), 1024 / 44100)
 FRAGMENTED = ('-movflags', '+dash+global_sidx+skip_trailer', '-f', 'mp4')  # one index, at the front, as YouTube's files
 SEGMENTED = ('-f', 'hls', '-hls_time', '5', '-hls_playlist_type', 'vod')
 H264 = ('-c:v', 'libx264', '-preset', 'ultrafast', '-g', '50')
@@ -70,16 +69,8 @@ ENCODE = {
     '233': ('-c:a', 'aac', '-b:a', '48k', *SEGMENTED),
     '234': ('-c:a', 'aac', '-b:a', '128k', *SEGMENTED),
     '230': (*H264, *SEGMENTED),
-    '93': (
-        *H264,
-        '-c:a',
-        'aac',
-        '-b:a',
-        '96k',
-        '-bsf:a',
-        'setts=ts=TS+1024',
-        *SEGMENTED,
-    ),  # the sound begins no earlier
+    # the sound begins no earlier
+    '93': (*H264, '-c:a', 'aac', '-b:a', '96k', '-bsf:a', 'setts=ts=TS+1024', *SEGMENTED),
 }
 
 
@@ -104,16 +95,8 @@ def encode(itag: str, seconds: float, shift: int, early: float, path: pathlib.Pa
         path.mkdir()
         options += ['-hls_segment_filename', str(path / '%d.ts')]
         path /= 'index.m3u8'
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        '-y',
-        '-loglevel',
-        'error',
-        *sources,
-        *ENCODE[itag],
-        *options,
-        str(path),
-    ]
+    quiet = [imageio_ffmpeg.get_ffmpeg_exe(), '-y', '-loglevel', 'error']
+    command = [*quiet, *sources, *ENCODE[itag], *options, str(path)]
     subprocess.run(command, input=stdin, check=True)
 
 
@@ -219,27 +202,7 @@ TRACKS = {  # name -> by how many Hz its tones are shifted, xtags of its address
     'drc': (330, 'drc=1', '', ''),
 }
 SHIFTS = {xtags: shift for shift, xtags, _, _ in TRACKS.values()}
-LANGUAGES = [
-    'af',
-    'ar',
-    'bg',
-    'cs',
-    'da',
-    'de',
-    'el',
-    'es',
-    'fi',
-    'fr',
-    'hi',
-    'hu',
-    'id',
-    'it',
-    'ja',
-    'ko',
-    'nl',
-    'pl',
-    'pt',
-]
+LANGUAGES = re.findall(r'\w+', 'af ar bg cs da de el es fi fr hi hu id it ja ko nl pl pt')
 QUALITY = {144: 'tiny', 240: 'small', 360: 'medium', 480: 'large', 720: 'hd720', 1080: 'hd1080'}
 
 
@@ -668,10 +631,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return
         first, last = self.headers.get('Range', 'bytes=0-')[6:].split('-')
         begins = first == query.get('sq', '0') == query.get('range', '0').partition('-')[0] == '0'
-        late = {video.fault, self.server.weather} & {
-            'media truncate',
-            'media stall',
-        }  # the index arrives, the rest does not
+        # the index arrives, the rest does not
+        late = {video.fault, self.server.weather} & {'media truncate', 'media stall'}
         spared = (late and begins) or str(video.segment) not in ('None', query.get('sq'))
         fault = '' if spared else self.server.fault(ytid, 'media', itag=itag)
         if self.broken('' if fault in late else fault):
@@ -778,11 +739,8 @@ class Door(http.server.ThreadingHTTPServer):
     def __init__(self, site: 'YouTube', port: int = 0, login: str = '', tls: bool = False) -> None:
         super().__init__(('127.0.0.1', port), Handler)
         self.site = site
-        self.weather, self.chance = (
-            '',
-            1.0,
-        )  # a fault of requests that come this way, as in Video, and how likely it is;
-        # 'dead': every connection breaks
+        # a fault of requests that come this way, as in Video, and how likely it is; 'dead': every connection breaks
+        self.weather, self.chance = '', 1.0
         self.login = 'Basic ' + base64.b64encode(login.encode()).decode() if login else ''  # user:password to ask for
         self.budget, self.window = 0, 3600.0  # player requests in so many s; the others get 'rate'; 0: no limit
         self.spent: list[float] = []  # when they came
