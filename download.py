@@ -1853,6 +1853,7 @@ def find_cause(words: str, warnings: list[str]) -> str:
 
 # what yt-dlp's code, and those of its extractors, raise over what they did not expect
 CONFUSED = ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError
+CONFUSED += SyntaxError, re.error
 
 
 class Asker:
@@ -2687,14 +2688,17 @@ class Pool:
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
         self.given, self.context = (settings, Path(self.scratch.name), http_flags), start_method()
-        self.pool = self.make()
+        self.pool: pebble.ProcessPool | None = None
 
-    def make(self) -> pebble.ProcessPool:
-        """A pool that has begun."""
+    def start(self) -> None:
+        """Begin with fresh processes."""
+        self.broken += 1
+        if self.broken > 20:
+            raise OSError('worker processes end as soon as they begin')
         with no_interrupts():
-            pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
-            pool.active  # noqa: B018  # who asks has it begin
-        return pool
+            self.end()
+            self.pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
+            self.pool.active  # noqa: B018  # who asks has it begin
 
     def look(self, pace: Pace, now: float) -> None:
         """What a cluster has to do now and then."""
@@ -2706,12 +2710,8 @@ class Pool:
     def submit(self, task: Task) -> concurrent.futures.Future:
         self.flying += 1
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
-        if not self.pool.active:  # one died with the lock of all, or while none had a task
-            self.broken += 1
-            if self.broken > 20:
-                raise OSError('worker processes end as soon as they begin')
-            self.end()
-            self.pool = self.make()
+        if not (self.pool and self.pool.active):  # one died with the lock of all, or while none had a task
+            self.start()
         return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
@@ -2731,6 +2731,8 @@ class Pool:
 
     def end(self) -> None:
         """End all processes and their ffmpegs at once, also those that sleep."""
+        if not self.pool:
+            return
         self.pool.stop()
         joining = threading.Thread(target=self.pool.join, daemon=True)
         joining.start()
@@ -2786,6 +2788,7 @@ class RemoteFetcher:
         self.script.open_root(settings)
         self.script.open_routes(settings)
         self.pool = self.script.Pool(settings)
+        self.pool.start()  # before several threads want it
 
     def places(self) -> int:
         return self.pool.settings.num_processes

@@ -383,19 +383,11 @@ def test_no_process_outlives_a_killed_program(program: Program, stalled: Watched
     assert not program.leftovers()
 
 
-@pytest.mark.parametrize(
-    ('fault', 'system'),
-    [('player stall', ''), ('media stall', ''), ('media stall', 'Windows')],
-    ids=['a question', 'a clip', 'a clip, without pthread_kill'],
-)
-def test_a_clip_cannot_outlast_its_time(program: Program, watch: type[Watched], fault: str, system: str) -> None:
+@pytest.mark.parametrize('fault', ['player stall', 'media stall'], ids=['a question', 'a clip'])
+def test_a_clip_cannot_outlast_its_time(program: Program, watch: type[Watched], fault: str) -> None:
     rows = stand_in.rows(3)
     program.offer(*rows)
     program.site.videos[rows[0][:11]] = Video(fault=fault)
-    if system:
-        program.script = program.root.parent / 'download.py'
-        source = pathlib.Path(chaos.__file__).parent.parent / 'download.py'
-        program.script.write_text(source.read_text().replace("hasattr(signal, 'pthread_kill')", 'False'))
     run = watch('--timeout', '60', '--clip-timeout', '3', '--retries', '0', '--num-processes', '1')
     wait_for(lambda: program.site.counts['player'])
     workers = workers_of(run.process.pid) if sys.platform == 'linux' else []
@@ -520,5 +512,5 @@ def test_a_laptop_that_sleeps_and_wakes_without_a_network(program: Program, watc
 @pytest.mark.timeout(400)
 def test_chaos(tmp_path: pathlib.Path) -> None:
     """Everything above at random, as long as a suite may take; see chaos.py."""
-    report = chaos.trial(tmp_path, rows=200, seed=1, seconds=30)
+    report = chaos.trial(tmp_path, rows=120, seed=1, seconds=20)
     assert not report.differences, report
