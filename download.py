@@ -960,7 +960,7 @@ class Ledger:
         self.path, self.settings, self.write = path or settings.ledger, settings, write
         self.sharded, self.rivals = '-of-' in self.path.name, list[Ledger]()  # rivals: ledgers whose clips we replace
         self.db = open_db(self.path, write)
-        self.committed, self.changed, self.routes = time.monotonic(), False, dict[str, Learned]()
+        self.committed = time.monotonic()
         if write:
             mode = 'DELETE' if self.sharded else 'WAL'  # WAL wants one host; shards may share a network file system
             self.db.execute(f'PRAGMA journal_mode = {mode}')
@@ -986,8 +986,7 @@ class Ledger:
         """Before anything is written: a transaction, and what was written out is out of date."""
         if not self.db.in_transaction:
             self.db.execute('BEGIN IMMEDIATE')
-        if not self.changed:
-            self.changed = True
+        if self.get('written'):
             self.set('written', '')
 
     @contextlib.contextmanager
@@ -1025,12 +1024,11 @@ class Ledger:
         self.begin()
         marks = ', '.join('?' * (len(fate) + len(told)))
         self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
-        change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND id != ?'
         if result.verdict == DONE:  # so the video is there after all
-            nothing = (None, None, None, None, segment.ytid, segment.clip)
-            self.db.execute(f'{change} AND of_video(status, reason)', nothing)
+            self.reopen('ytid = ? AND of_video(status, reason)', segment.ytid)
         elif of_video(result.verdict, result.reason):
-            self.db.execute(f'{change} AND {TO_DO}', (*fate, segment.ytid, segment.clip))
+            change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND {TO_DO}'
+            self.db.execute(change, (*fate, segment.ytid))
         self.commit()
 
     def learned(self) -> dict[str, Learned]:
@@ -1039,12 +1037,10 @@ class Ledger:
 
     def remember(self, learned: dict[str, Learned]) -> None:
         """Keep what the routes have learned."""
-        if learned != self.routes:
-            if not self.db.in_transaction:
-                self.db.execute('BEGIN')
-            rows = [(name, *told) for name, told in learned.items()]
+        if new := learned.items() - self.learned().items():
+            self.begin()
+            rows = [(name, *told) for name, told in new]
             self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
-            self.routes = learned
             self.commit()
 
     def reopen(self, where: str, *values: Any) -> None:
@@ -1551,7 +1547,6 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
         before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
         if ledger.write:
             ledger.set('written', json.dumps(before))
-            ledger.changed = False
     records, others = before['records'], count_others(settings).total()
     by_split = ', '.join(f'{split} {count}' for split, count in records.items())
     rest = f'; {others} clips of other makes' if others else ''
