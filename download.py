@@ -192,9 +192,8 @@ other         failed     maybe  ^
 VERDICTS = [re.split(' {2,}', row, maxsplit=3) for row in WORDS.strip().splitlines()]
 VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
-CHOOSING = (  # settings that choose rows, and that decide on their clips
-    'splits', 'columns', 'length', 'labels', 'exclude', 'descendants', 'per_label', 'seed', 'limit', 'preset',
-)  # fmt: skip
+# settings that choose rows, and that decide on their clips
+CHOOSING = 'splits', 'columns', 'length', 'labels', 'exclude', 'descendants', 'per_label', 'seed', 'limit', 'preset'
 MAKING = 'ext', 'sample_rate', 'channels', 'pad', 'max_height', 'exact_frames', 'name', 'remake'
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
@@ -1102,20 +1101,24 @@ def label_all(tags: Iterable[str], labels: dict[str, str]) -> list[str]:
 class Batch:
     """Some rows of a list on their way into the ledger: what it knows of their videos, and what is new."""
 
-    def __init__(self, db: sqlite3.Connection, list_id: int, labels: dict[str, str], videos: set[str]) -> None:
-        self.db, self.list_id, self.labels = db, list_id, labels
+    def __init__(self, reader: Reader, list_id: int, videos: set[str], times: dict[str, list[int]]) -> None:
+        self.reader, self.db, self.list_id, self.times = reader, reader.ledger.db, list_id, times
         self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # asks: by clip, with the position
-        self.next_id = db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
-        self.position = db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
+        self.next_id = self.db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
+        self.position = self.db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
         asked = '(SELECT min(position) FROM asks WHERE clip = c.id AND list = ?)'
         columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
         query = f'SELECT {columns}, {asked} FROM json_each(?) v JOIN clip c ON c.ytid = v.value'
         self.known = defaultdict[str, list[Known]](list)
-        for ytid, *clip in db.execute(query, (list_id, json.dumps(sorted(videos)))):
+        for ytid, *clip in self.db.execute(query, (list_id, json.dumps(sorted(videos)))):
             self.known[ytid].append(Known(*clip))
 
     def add(self, row: Row, weak: bool, plain: bool) -> None:
         """Take a row; ValueError if AudioSet's list has it already. `plain`: its clip is named by its video alone."""
+        if row.start is None:
+            lost = f'{row.ytid} is not in AudioSet, and no start is told; length takes the first seconds'
+            require(row.ytid in self.times, lost)
+            row = Row(row.ytid, *self.times[row.ytid], *row[3:])
         others = self.known[row.ytid]
         if weak and any(other.asked is not None for other in others):
             raise ValueError(f'{row.ytid} is already a row')
@@ -1138,47 +1141,33 @@ class Batch:
         query = 'SELECT tags, labels, extra FROM asks JOIN tagset t ON t.id = tagset WHERE list = ? AND position = ?'
         told = self.db.execute(query, (self.list_id, clip.asked)).fetchone()
         tags, labels, more = (json.loads(text or '{}') for text in told)
-        own = () if labels == label_all(tags, self.labels) else tuple(labels)
+        own = () if labels == label_all(tags, self.reader.labels) else tuple(labels)
         return Row(ytid, clip.start, clip.end, tuple(tags), own, more)
 
-    def write(self, tagset: Callable[[tuple[str, ...], tuple[str, ...]], int]) -> None:
+    def write(self) -> None:
         columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
         self.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', self.clips)
         rows = []
         for clip, (at, row) in self.asks.items():
             extra = json.dumps(row.more, ensure_ascii=False) if row.more else None
-            rows.append((self.list_id, at, clip, tagset(row.tags, row.labels), extra))
+            rows.append((self.list_id, at, clip, self.reader.tagset(row.tags, row.labels), extra))
         self.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
 
 
-def find_times(db: sqlite3.Connection, videos: set[str]) -> dict[str, tuple[int, int]]:
-    """Start and end (ms) of AudioSet's own clips of these videos, as far as its lists are read."""
+def find_times(reader: Reader, videos: set[str]) -> dict[str, list[int]]:
+    """Start and end (ms) of videos: those of AudioSet, whose lists are read as far as needed, else by `length`."""
+    ledger, settings, times = reader.ledger, reader.ledger.settings, dict[str, list[int]]()
     tables = 'json_each(?) v JOIN clip c ON c.ytid = v.value JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list'
     query = f'SELECT c.ytid, c.start_ms, c.end_ms FROM {tables} WHERE l.rank < 9 ORDER BY l.rank DESC'
-    return {ytid: times for ytid, *times in db.execute(query, (json.dumps(sorted(videos)),))} if videos else {}
-
-
-def with_times(row: Row, times: dict[str, tuple[int, int]]) -> Row | LookupError:
-    if row.start is not None:
-        return row
-    if row.ytid not in times:
-        return LookupError(f'{row.ytid} is not in AudioSet, and no start is told; length takes the first seconds')
-    return row._replace(start=times[row.ytid][0], end=times[row.ytid][1])
-
-
-def locate(reader: Reader, rows: list[Read]) -> list[Read]:
-    """Give rows without times those of AudioSet's own row, whose lists are read as far as needed, or `length`."""
-    ledger, wanted = reader.ledger, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None}
-    settings, times, left = ledger.settings, find_times(ledger.db, wanted), list(WEAK)
-    while left and (lost := wanted - times.keys()):
-        if (split := left.pop(0)) in reader.ids:
+    for split in ('', *WEAK):  # at first in what is read already
+        if not (lost := videos - times.keys()):
+            break
+        if split in reader.ids:
             reader.finish(split)
-        else:
+        elif split:
             Reader(ledger, open_lists(settings, [split]), reader.labels, {}).finish()
-        times |= find_times(ledger.db, lost)
-    if settings.length:
-        times = dict.fromkeys(wanted, (0, round(settings.length * 1000))) | times
-    return [(n, with_times(row, times) if isinstance(row, Row) else row, at) for n, row, at in rows]
+        times |= {ytid: found for ytid, *found in ledger.db.execute(query, [json.dumps(sorted(lost))])}
+    return (dict.fromkeys(videos, [0, round(settings.length * 1000)]) if settings.length else {}) | times
 
 
 class Reader:
@@ -1243,15 +1232,16 @@ class Reader:
         """Read on a little, in this list or in the first one that is not whole."""
         if not (split := split or next(iter(self.lines), '')):
             return
-        batch = locate(self, list(itertools.islice(self.lines[split], lines)))
+        rows = list(itertools.islice(self.lines[split], lines))
+        times = find_times(self, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None})
         with self.ledger.whole_or_nothing():
-            if batch:
-                self.take(split, batch)
-            if len(batch) < lines:
+            if rows:
+                self.take(split, rows, times)
+            if len(rows) < lines:
                 self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
-        if len(batch) < lines:
+        if len(rows) < lines:
             del self.lines[split]
-        if len(batch) < lines or self.seen[split] > 1000:
+        if len(rows) < lines or self.seen[split] > 1000:
             (path, form), refused, seen = self.lists[split], self.refused[split], self.seen[split]
             require(refused * 2 <= seen, f'{path}: {refused} of {seen} rows are refused (above); it is read as {form}')
 
@@ -1260,20 +1250,20 @@ class Reader:
         while split in self.lines or (not split and self.lines):
             self.step(10_000, split)
 
-    def take(self, split: str, rows: list[Read]) -> None:
-        """Have some rows in the ledger, and say which are none."""
+    def take(self, split: str, rows: list[Read], times: dict[str, list[int]]) -> None:
+        """Have some rows in the ledger, and say which are none. `times`: of those without."""
         (path, form), before = self.lists[split], self.shown
-        good = [(number, row) for number, row, _ in rows if isinstance(row, Row)]
-        batch = Batch(self.ledger.db, self.ids[split], self.labels, {row.ytid for _, row in good})
+        videos = {row.ytid for _, row, _ in rows if isinstance(row, Row)}
+        batch = Batch(self, self.ids[split], videos, times)
         for number, row, _ in rows:
             try:
                 if isinstance(row, Exception):
                     raise row
                 batch.add(row, split in WEAK and not form.line, split in WEAK + STRONG)
-            except (ValueError, LookupError, csv.Error) as error:
+            except (ValueError, csv.Error) as error:
                 self.skip(f'{path.name}, {"row" if form.between == "json" else "line"} {number}: skipped, {error}')
-                self.refused[split] += row is error and not isinstance(error, LookupError)
-        batch.write(self.tagset)
+                self.refused[split] += row is error
+        batch.write()
         self.seen[split] += len(rows)
         told = (rows[-1][2], rows[-1][0], batch.position, self.shown - before, self.ids[split])
         change = 'bytes = ?, lines = ?, rows = ?, skipped = skipped + ?'
@@ -1539,10 +1529,8 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
     same = before.get('chosen') == chosen and all(stamp(Path(path)) == then for path, then in files.items())
     if not files or not same:
         ledger.commit(at_once=True)
-        count, manifests = (
-            write_records(ledger.db, settings),
-            write_manifests(job, read_labels(settings, needed=False)[1]),
-        )
+        count = write_records(ledger.db, settings)
+        manifests = write_manifests(job, read_labels(settings, needed=False)[1])
         paths = [settings.metadata, settings.wavs / 'metadata.jsonl', *manifests]
         before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
         if ledger.write:
