@@ -1054,7 +1054,7 @@ class Ledger:
 
 
 class Known(NamedTuple):
-    """A clip that the ledger has, and how the list that is being read asks for it, if it does."""
+    """A clip that the ledger has."""
 
     id: int
     name: str
@@ -1064,7 +1064,6 @@ class Known(NamedTuple):
     reason: str | None = None
     message: str | None = None
     settled: float | None = None
-    asked: int | None = None  # position of the row
 
 
 def is_meant(clip: Known, row: Row) -> bool:
@@ -1081,7 +1080,7 @@ def new_clip(id: int, row: Row, others: list[Known], plain: bool) -> Known:
     name = f'id_{row.ytid}' + ('' if plain and all(len(other.name) != 14 for other in others) else mark)
     lost = next((other for other in others if of_video(other.status, other.reason)), None)
     there = any(other.status == DONE for other in others)
-    return Known(id, name, row.start, end, *(lost[4:8] if lost and not there else ()))
+    return Known(id, name, row.start, end, *(lost[4:] if lost and not there else ()))
 
 
 def join_rows(row: Row, later: Row) -> Row:
@@ -1103,15 +1102,20 @@ class Batch:
 
     def __init__(self, reader: Reader, list_id: int, videos: set[str], times: dict[str, list[int]]) -> None:
         self.reader, self.db, self.list_id, self.times = reader, reader.ledger.db, list_id, times
-        self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # asks: by clip, with the position
+        self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # new clips; clip -> position and its row
         self.next_id = self.db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
         self.position = self.db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
-        asked = '(SELECT min(position) FROM asks WHERE clip = c.id AND list = ?)'
         columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
-        query = f'SELECT {columns}, {asked} FROM json_each(?) v JOIN clip c ON c.ytid = v.value'
+        asks = 'asks a ON a.clip = c.id AND a.list = ? LEFT JOIN tagset t ON t.id = a.tagset'
+        tables = f'json_each(?) v JOIN clip c ON c.ytid = v.value LEFT JOIN {asks}'
+        query = f'SELECT a.position, t.tags, t.labels, a.extra, {columns} FROM {tables}'
         self.known = defaultdict[str, list[Known]](list)
-        for ytid, *clip in self.db.execute(query, (list_id, json.dumps(sorted(videos)))):
-            self.known[ytid].append(Known(*clip))
+        for at, tags, labels, extra, ytid, *told in self.db.execute(query, (json.dumps(sorted(videos)), list_id)):
+            self.known[ytid].append(clip := Known(*told))
+            if at is not None:  # the list asks for it already
+                tags, labels = json.loads(tags), json.loads(labels)
+                own = () if labels == label_all(tags, reader.labels) else tuple(labels)
+                self.asks[clip.id] = at, Row(ytid, clip.start, clip.end, tuple(tags), own, json.loads(extra or '{}'))
 
     def add(self, row: Row, weak: bool, plain: bool) -> None:
         """Take a row; ValueError if AudioSet's list has it already. `plain`: its clip is named by its video alone."""
@@ -1120,29 +1124,19 @@ class Batch:
             require(row.ytid in self.times, lost)
             row = Row(row.ytid, *self.times[row.ytid], *row[3:])
         others = self.known[row.ytid]
-        if weak and any(other.asked is not None for other in others):
+        if weak and any(other.id in self.asks for other in others):
             raise ValueError(f'{row.ytid} is already a row')
         clip = next((other for other in others if is_meant(other, row)), None)
         if not clip:
             clip = new_clip(self.next_id + len(self.clips), row, others, plain)
-            self.clips.append((clip.id, clip.name, row.ytid, *clip[2:8]))
+            self.clips.append((clip.id, clip.name, row.ytid, *clip[2:]))
             others.append(clip)
-        if clip.asked is None:
-            others[others.index(clip)] = clip._replace(asked=self.position)
+        if clip.id in self.asks:
+            position, former = self.asks[clip.id]
+            self.asks[clip.id] = position, join_rows(former, row)
+        else:
             self.asks[clip.id] = self.position, row
             self.position += 1
-        else:
-            self.asks[clip.id] = clip.asked, join_rows(self.former(clip, row.ytid), row)
-
-    def former(self, clip: Known, ytid: str) -> Row:
-        """How the list asks for a clip already, in this batch or in one before."""
-        if clip.id in self.asks:
-            return self.asks[clip.id][1]
-        query = 'SELECT tags, labels, extra FROM asks JOIN tagset t ON t.id = tagset WHERE list = ? AND position = ?'
-        told = self.db.execute(query, (self.list_id, clip.asked)).fetchone()
-        tags, labels, more = (json.loads(text or '{}') for text in told)
-        own = () if labels == label_all(tags, self.reader.labels) else tuple(labels)
-        return Row(ytid, clip.start, clip.end, tuple(tags), own, more)
 
     def write(self) -> None:
         columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
