@@ -346,6 +346,7 @@ SEVERAL = re.compile(r'\s*[;|]\s*|,(?=\S)|,\s+(?=/)')  # between classes: a name
 Line = tuple[int, bytes, int]  # its number, its text, where it ends (bytes)
 Cells = list[str] | bytes | dict[str, Any] | Exception
 Read = tuple[int, 'Row | Exception', int]  # its number, and where it ends (bytes)
+Lists = dict[str, tuple[Path, 'Form']]  # by name
 
 
 class Row(NamedTuple):
@@ -558,9 +559,7 @@ def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number
 def name_columns(heads: list[str], own: dict[str, str], found: dict[str, str] | None = None) -> dict[str, str]:
     """What columns tell -> their heads: as the user has it, as found, or by the table of names."""
     plain = {re.sub(r'\W+', '_', head.lower()).strip('_'): head for head in reversed(heads)}
-    names = {
-        tells: next((plain[name] for name in names.split() if name in plain), '') for tells, names in COLUMNS.items()
-    }
+    names = {of: next((plain[name] for name in known.split() if name in plain), '') for of, known in COLUMNS.items()}
     if any(plain.keys() >= known for known in EVENTS):
         names |= {'onset': names['start'], 'offset': names['end'], 'start': '', 'end': ''}
     own = {tells: head for tells, head in own.items() if head in ('', *heads)}
@@ -761,7 +760,7 @@ def provide(path: Path, routes: Iterable[str], address: str = '') -> Path:
     raise UsageError(f'{path} is not there, and {address} cannot be fetched ({why}); put it there yourself')
 
 
-def open_lists(settings: Settings, splits: list[str]) -> dict[str, tuple[Path, Form]]:
+def open_lists(settings: Settings, splits: list[str]) -> Lists:
     """The lists of these names, fetched where they are missing, and their forms."""
     paths = dict[str, Path]()
     for split in splits:
@@ -1169,9 +1168,7 @@ class Reader:
 
     SHOWN = 50  # lines that are no rows, and are named
 
-    def __init__(
-        self, ledger: Ledger, lists: dict[str, tuple[Path, Form]], labels: dict[str, str], names: dict[str, str]
-    ) -> None:
+    def __init__(self, ledger: Ledger, lists: Lists, labels: dict[str, str], names: dict[str, str]) -> None:
         self.ledger, self.lists, self.labels, self.names = ledger, lists, labels, labels | names
         self.tagsets, self.unknown, self.shown = dict[tuple, int](), set[str](), 0  # unknown: tags without a label
         self.ids, self.lines = dict[str, int](), dict[str, Iterator[Read]]()
