@@ -914,16 +914,11 @@ COUNT_DONE = "SELECT count(*) FROM clip WHERE status = 'done'"
 STATE = 'SELECT value FROM state WHERE name = ?'
 
 
-def find_rivals(settings: Settings) -> list[Path]:
-    """The ledgers of another make whose clips have the same files as ours."""
+def check_make(settings: Settings) -> list[Path]:
+    """The ledgers of other makes whose clips have the same files as ours; UsageError if we may not replace them."""
     others = [path for path in find_ledgers(settings) if made_by(path) != make_of(settings)]
     alike = [path for path in others if made_by(path).split('-')[0] == settings.ext]
-    return [path for path in alike if settings.name in json.loads(ask_ledger(path, STATE, 'names') or '[]')]
-
-
-def check_make(settings: Settings) -> list[Path]:
-    """The ledgers whose clips this run is to replace; UsageError if it would without being told so."""
-    rivals = find_rivals(settings)
+    rivals = [path for path in alike if settings.name in json.loads(ask_ledger(path, STATE, 'names') or '[]')]
     counts = [] if settings.remake else [(ask_ledger(path, COUNT_DONE), made_by(path)) for path in rivals]
     theirs = ', '.join(f'{count} clips of {make}' for count, make in counts if count)
     ways = 'name another root or another `name`, or set remake to replace them one by one'
