@@ -946,7 +946,7 @@ def clean(value: Any) -> Any:
     return value.encode(errors='replace').decode() if isinstance(value, str) else value
 
 
-class Ledger:
+class Ledger(contextlib.AbstractContextManager):
     """The one thing that remembers: what is asked for, what became of it. One writer; whoever reads need not wait."""
 
     def __init__(self, settings: Settings, write: bool = True, path: Path | None = None) -> None:
@@ -960,9 +960,6 @@ class Ledger:
             self.db.execute('PRAGMA synchronous = NORMAL')
             self.db.execute('PRAGMA cache_size = -24000')  # KiB; the unique index is filled in no order
             self.set('writer', f'process {os.getpid()} on {platform.node()}')
-
-    def __enter__(self) -> Ledger:
-        return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(sqlite3.Error):  # a full disk
