@@ -1508,9 +1508,8 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
     settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
     chosen = [getattr(settings, name) for name in (*CHOOSING, 'shard')]
     chosen += [str(settings.root), *(stamp(find_list(settings, name)) for name in TABLES)]
-    files = before.get('files', {})
-    same = before.get('chosen') == chosen and all(stamp(Path(path)) == then for path, then in files.items())
-    if not files or not same:
+    same = before.get('chosen') == chosen
+    if not (same and all(stamp(Path(path)) == then for path, then in before['files'].items())):
         ledger.commit(at_once=True)
         count = write_records(ledger.db, settings)
         manifests = write_manifests(job, read_labels(settings, needed=False)[1])
