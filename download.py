@@ -1534,11 +1534,9 @@ def learn(ledger: Ledger, path: Path) -> None:
     ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
     try:
         with ledger.whole_or_nothing():
-            if made_by(path) == make_of(ledger.settings):
+            if alike := made_by(path) == make_of(ledger.settings):
                 copy_lists(ledger.db)
-                copy_fates(ledger.db, "('done', 'gone')")
-            else:
-                copy_fates(ledger.db, "('gone')")
+            copy_fates(ledger.db, "('done', 'gone')" if alike else "('gone')")
             ledger.set(known, now)
     finally:
         ledger.commit(at_once=True, patience=60)
@@ -1561,12 +1559,10 @@ def copy_lists(db: sqlite3.Connection) -> None:
     columns = 'name, rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
     db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
     further = 't.rows > ifnull(o.rows, -1) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
-    found = f'SELECT t.id, t.name FROM other.list t LEFT JOIN list o USING (name) WHERE {further}'
-    for theirs, name in db.execute(found).fetchall():
-        changed = ', '.join(f'{column} = excluded.{column}' for column in columns.split(', '))
-        told = f'SELECT {columns} FROM other.list WHERE id = ? ON CONFLICT (name) DO UPDATE SET {changed}'
-        db.execute(f'INSERT INTO list ({columns}) {told}', (theirs,))
-        ours = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
+    found = f'SELECT o.id, t.id FROM other.list t LEFT JOIN list o USING (name) WHERE {further}'
+    for ours, theirs in db.execute(found).fetchall():
+        told = f'SELECT ?, {columns} FROM other.list WHERE id = ?'
+        ours = db.execute(f'INSERT OR REPLACE INTO list (id, {columns}) {told}', (ours, theirs)).lastrowid
         db.execute('DELETE FROM asks WHERE list = ?', (ours,))
         clips, rows = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
         ordered = f'SELECT {clips} FROM {rows} WHERE a.list = ? ORDER BY a.position'
