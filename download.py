@@ -1628,11 +1628,11 @@ def is_whole(clip: Path, size: int, digest: str) -> bool:
 
 def verify_clips(ledgers: list[Ledger]) -> None:
     """Look at every clip that the first ledger names; those that are not as recorded are to be fetched again."""
-    root, count, lost = ledgers[0].settings.root, 0, list[str]()
-    rows = ledgers[0].db.execute("SELECT path, bytes, sha256 FROM clip WHERE status = 'done'")
-    for count, (path, *told) in enumerate(tqdm(rows, 'verifying', disable=not sys.stderr.isatty()), 1):  # noqa: B007
-        if not is_whole(root / path, *told):
-            lost.append(path)
+    root, db = ledgers[0].settings.root, ledgers[0].db
+    count = db.execute(COUNT_DONE).fetchone()[0]
+    rows = db.execute("SELECT path, bytes, sha256 FROM clip WHERE status = 'done'")
+    clips = tqdm(rows, 'verifying', count, disable=None)
+    lost = [path for path, *told in clips if not is_whole(root / path, *told)]
     for path in lost:  # before they are to do: what lies in its place then is taken in
         (root / path).unlink(missing_ok=True)
     for ledger in ledgers if lost else []:
