@@ -1586,17 +1586,9 @@ def write_shard(path: Path, clips: Iterable[tuple[Path, str]]) -> None:
                 tar.addfile(member, io.BytesIO(content))
 
 
-def find_unpacked(job: Job, list_id: int, after: int, most: int) -> list[tuple[int, int]]:
-    """The next rows (position, clip) of a list that are chosen, there, in no list before and in no shard."""
-    unpacked = 'NOT EXISTS (SELECT 1 FROM pack p WHERE (p.list, p.clip) = (a.list, a.clip))'
-    query = f"SELECT a.position, a.clip FROM {job.TABLES} WHERE l.id = ? AND a.position > ? AND c.status = 'done'"
-    rest = f'{job.where}{job.first} AND {unpacked} ORDER BY a.position LIMIT ?'
-    return job.db.execute(query + rest, (list_id, after, most)).fetchall()
-
-
 def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
     """Write the shards of a list; one that is not in the ledger yet is written again. Returns how many clips came."""
-    settings, db, after, count = job.settings, job.db, -1, 0
+    settings, db = job.settings, job.db
 
     def place_of(shard: int) -> Path:
         return settings.root / 'packs' / f'{split}-{shard:06}.tar'
@@ -1604,19 +1596,21 @@ def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
     for (shard,) in db.execute('SELECT DISTINCT shard FROM pack WHERE list = ?', (list_id,)).fetchall():
         if not place_of(shard).exists():
             db.execute('DELETE FROM pack WHERE (list, shard) = (?, ?)', (list_id, shard))
-    bar = tqdm(desc=f'packing {split}', unit='clip', disable=not sys.stderr.isatty())
-    while rows := find_unpacked(job, list_id, after, most):
-        clips = json.dumps([clip for _, clip in rows])
-        shard = db.execute('SELECT ifnull(max(shard) + 1, 0) FROM pack WHERE list = ?', (list_id,)).fetchone()[0]
-        records = ((settings.root / path, text) for *_, path, _, text in read_records(db, settings.ext, clips))
-        write_shard(place_of(shard), records)
-        db.execute('BEGIN IMMEDIATE')
-        db.executemany('INSERT INTO pack VALUES (?, ?, ?)', ((list_id, clip, shard) for _, clip in rows))
-        db.execute('COMMIT')
-        after, count = rows[-1][0], count + len(rows)
-        bar.update(len(rows))
-    bar.close()
-    return count
+    next_shard = db.execute('SELECT ifnull(max(shard) + 1, 0) FROM pack WHERE list = ?', (list_id,)).fetchone()[0]
+    where = f"l.id = ? AND c.status = 'done'{job.where}{job.first}"
+    unpacked = 'NOT EXISTS (SELECT 1 FROM pack p WHERE (p.list, p.clip) = (a.list, a.clip))'
+    query = f'SELECT a.clip FROM {job.TABLES} WHERE {where} AND {unpacked} ORDER BY a.position'
+    clips = [clip for (clip,) in db.execute(query, (list_id,))]
+    with tqdm(desc=f'packing {split}', total=len(clips), unit='clip', disable=None) as bar:
+        for shard, at in enumerate(range(0, len(clips), most), next_shard):
+            packed = clips[at : at + most]
+            records = read_records(db, settings.ext, json.dumps(packed))
+            write_shard(place_of(shard), ((settings.root / path, text) for *_, path, _, text in records))
+            db.execute('BEGIN IMMEDIATE')
+            db.executemany('INSERT INTO pack VALUES (?, ?, ?)', ((list_id, clip, shard) for clip in packed))
+            db.execute('COMMIT')
+            bar.update(len(packed))
+    return len(clips)
 
 
 def is_whole(clip: Path, size: int, digest: str) -> bool:
