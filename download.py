@@ -972,26 +972,22 @@ class Ledger(contextlib.AbstractContextManager):
     def set(self, name: str, value: str) -> None:
         self.db.execute('INSERT OR REPLACE INTO state VALUES (?, ?)', (name, value))
 
-    def begin(self) -> None:
-        """Before anything is written: a transaction, and what was written out is out of date."""
+    @contextlib.contextmanager
+    def changing(self, at_once: bool = False) -> Iterator[None]:
+        """Changes that belong together; a Ctrl-C within takes them back. What was written out before is out of date."""
         if not self.db.in_transaction:
             self.db.execute('BEGIN IMMEDIATE')
-        if self.get('written'):
-            self.set('written', '')
-
-    @contextlib.contextmanager
-    def whole_or_nothing(self) -> Iterator[None]:
-        """Changes that belong together, committed at the end; a Ctrl-C within takes them back."""
-        self.begin()
         self.db.execute('SAVEPOINT together')
         try:
+            if self.get('written'):
+                self.set('written', '')
             yield
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # a full disk has taken it back already
                 self.db.execute('ROLLBACK TO together')
             raise
         self.db.execute('RELEASE together')
-        self.commit(at_once=True)
+        self.commit(at_once)
 
     def commit(self, at_once: bool = False, patience: float = 1) -> None:
         """A commit for each result; of shards one a second, for each syncs the disk. Who reads a shard's ledger
@@ -1011,15 +1007,14 @@ class Ledger(contextlib.AbstractContextManager):
         segment, reason = result.segment, None if result.verdict == DONE else result.reason
         fate = (result.status, reason, reason and clean(result.message), time.time())
         told = [clean(result.record.get(name)) for name in RECORDED]
-        self.begin()
         marks = ', '.join('?' * (len(fate) + len(told)))
-        self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
-        if result.verdict == DONE:  # so the video is there after all
-            self.reopen('ytid = ? AND of_video(status, reason)', segment.ytid)
-        elif of_video(result.verdict, result.reason):
-            change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND {TO_DO}'
-            self.db.execute(change, (*fate, segment.ytid))
-        self.commit()
+        change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND'
+        with self.changing():
+            self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
+            if result.verdict == DONE:  # so the video is there after all
+                self.db.execute(f'{change} of_video(status, reason)', (*[None] * 4, segment.ytid))
+            elif of_video(result.verdict, result.reason):
+                self.db.execute(f'{change} {TO_DO}', (*fate, segment.ytid))
 
     def learned(self) -> dict[str, Learned]:
         """What the routes have learned in former runs."""
@@ -1028,17 +1023,15 @@ class Ledger(contextlib.AbstractContextManager):
     def remember(self, learned: dict[str, Learned]) -> None:
         """Keep what the routes have learned."""
         if new := learned.items() - self.learned().items():
-            self.begin()
-            rows = [(name, *told) for name, told in new]
-            self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
-            self.commit()
+            with self.changing():
+                rows = [(name, *told) for name, told in new]
+                self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
 
     def reopen(self, where: str, *values: Any) -> None:
         """Have clips fetched anew."""
-        self.begin()
         empty = ', '.join(f'{name} = NULL' for name in SETTLED.split(', '))
-        self.db.execute(f'UPDATE clip SET {empty} WHERE {where}', values)
-        self.commit()
+        with self.changing():
+            self.db.execute(f'UPDATE clip SET {empty} WHERE {where}', values)
 
 
 # -------------------------------------------------------------------------------------------------------------- load
@@ -1179,7 +1172,7 @@ class Reader:
         if not same or known[1:3] != (stat.st_size, stat.st_mtime_ns):
             self.changed += [split] if known else []
             told = (known and known[0], split, rank_of(split), stat.st_size, stat.st_mtime_ns)
-            with self.ledger.whole_or_nothing():
+            with self.ledger.changing(at_once=True):
                 replaced = db.execute('INSERT OR REPLACE INTO list VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)', told)
                 db.execute('DELETE FROM asks WHERE list = ?', (replaced.lastrowid,))
                 self.ledger.set(f'form {split}', way)
@@ -1217,7 +1210,7 @@ class Reader:
             return
         rows = list(itertools.islice(self.lines[split], lines))
         times = find_times(self, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None})
-        with self.ledger.whole_or_nothing():
+        with self.ledger.changing(at_once=True):
             if rows:
                 self.take(split, rows, times)
             if len(rows) < lines:
@@ -1533,7 +1526,7 @@ def learn(ledger: Ledger, path: Path) -> None:
     ledger.commit(at_once=True, patience=60)
     ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
     try:
-        with ledger.whole_or_nothing():
+        with ledger.changing(at_once=True):
             if alike := made_by(path) == make_of(ledger.settings):
                 copy_lists(ledger.db)
             copy_fates(ledger.db, "('done', 'gone')" if alike else "('gone')")
