@@ -368,11 +368,6 @@ class Form(NamedTuple):
     between: str = ','  # the cells; json: it is a document, jsonl: an object a line
     line: int = 0  # of the heads; 0: there are none, or in a comment
 
-    @property
-    def plain(self) -> bool:
-        """Whether it is AudioSet's own."""
-        return self.between == ',' and self.heads == [self.columns.get(of) for of in ('ytid', 'start', 'end', 'tags')]
-
     def __str__(self) -> str:
         told = ', '.join(f'{tells} = {head}' for tells, head in self.columns.items())
         rest = ', '.join(head for head in self.heads if head not in ('', *self.columns.values()))
@@ -546,8 +541,8 @@ def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number
     lines = lines if form.line else (line for line in lines if not line[1].startswith(b'#'))
     if form.between == 'jsonl':
         yield from understand((line for line in lines if line[1].strip()), form, names)
-    elif form.plain:
-        for line in lines:
+    elif form.between == ',' and form.heads == [form.columns.get(of) for of in ('ytid', 'start', 'end', 'tags')]:
+        for line in lines:  # as in AudioSet's own
             if row := read_plain(line[1]):
                 yield line[0], row, line[2]
             else:
