@@ -1295,7 +1295,7 @@ class Job:
 
     def refresh(self) -> None:
         """Learn the sets of classes that were read since, and which of them are wanted."""
-        query, known = 'SELECT id, tags, labels FROM tagset WHERE id > ?', max(self.classes, default=0)
+        query, known = 'SELECT id, tags, labels FROM tagset WHERE id > ?', next(reversed(self.classes), 0)
         for id, tags, labels in self.db.execute(query, (known,)).fetchall():
             tags, labels = json.loads(tags), json.loads(labels)
             self.classes[id] = (*tags, *(labels if labels != label_all(tags, self.reader.labels) else ()))
@@ -1314,15 +1314,13 @@ class Job:
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists, each once; reads on where that is needed."""
         after, again = 0, not self.reader.whole  # what was asked for before its list changed may stand behind us
+        to_do = f'{TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)'
         while True:
-            found = self.find(f'{TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)', after, self.began)
-            left = f'SELECT 1 FROM clip c WHERE id = ? AND {TO_DO}'  # its video may be gone meanwhile
-            for segment in found:
-                if segment.clip not in self.given and self.db.execute(left, (segment.clip,)).fetchone():
-                    self.given.add(segment.clip)
-                    yield segment
-            if found:
-                after = found[-1].clip
+            if found := self.find(to_do, after, self.began, most=1):  # the next one's video may be gone by then
+                after = found[0].clip
+                if after not in self.given:
+                    self.given.add(after)
+                    yield found[0]
             elif not (self.reader.whole or self.settings.limit):
                 after = self.db.execute('SELECT ifnull(max(id), 0) FROM clip').fetchone()[0]
                 self.reader.step()
