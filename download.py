@@ -843,8 +843,8 @@ def make_of(s: Settings) -> str:
 def ledger_path(settings: Settings, shard: str = '') -> Path:
     """Where the ledger of this make and shard is: that of a whole and plain ext stands beside the clips."""
     make, tag = make_of(settings), (shard or settings.shard).replace('/', '-of-')
-    plain = settings.wavs / f'{make}.sqlite3' if make in ENCODE else settings.wavs / 'ledgers' / f'{make}.sqlite3'
-    return plain if tag == '0-of-1' else settings.wavs / 'ledgers' / f'{make}-{tag}.sqlite3'
+    name = make if tag == '0-of-1' else f'{make}-{tag}'
+    return settings.wavs / ('' if name in ENCODE else 'ledgers') / f'{name}.sqlite3'
 
 
 def find_ledgers(settings: Settings) -> list[Path]:
