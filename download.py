@@ -433,8 +433,7 @@ def read_row(cells: dict[str, Any], columns: dict[str, str], names: dict[str, st
         end = start + times['duration']
     begin, end = start or 0, times.get('end', end)
     stop = begin + round(1000 * LENGTH) if end is None else end
-    if not 0 <= begin < stop < DAY * 1000:
-        raise ValueError(f'no clip from {begin / 1000} to {stop / 1000} s')
+    require(0 <= begin < stop < DAY * 1000, f'no clip from {begin / 1000} to {stop / 1000} s')
     tags, labels = read_classes(texts.get('tags', ''), texts.get('label', ''))
     more = dict[str, Any]()
     if 'onset' in times:
@@ -1084,10 +1083,9 @@ class Batch:
         self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # new clips; clip -> position and its row
         self.next_id = self.db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
         self.position = self.db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
-        columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
         asks = 'asks a ON a.clip = c.id AND a.list = ? LEFT JOIN tagset t ON t.id = a.tagset'
         tables = f'json_each(?) v JOIN clip c ON c.ytid = v.value LEFT JOIN {asks}'
-        query = f'SELECT a.position, t.tags, t.labels, a.extra, {columns} FROM {tables}'
+        query = f'SELECT position, tags, labels, extra, ytid, c.id, name, start_ms, end_ms, {FATE} FROM {tables}'
         self.known = defaultdict[str, list[Known]](list)
         for at, tags, labels, extra, ytid, *told in self.db.execute(query, (json.dumps(sorted(videos)), list_id)):
             self.known[ytid].append(clip := Known(*told))
