@@ -1259,7 +1259,8 @@ class Job:
         above = f'b.clip = a.clip AND m.rank < l.rank{self.where.replace("a.", "b.")}'
         self.shared = f' AND EXISTS (SELECT 1 FROM asks b JOIN temp.run m ON m.id = b.list WHERE {above})'
         self.first = self.shared.replace('EXISTS', 'NOT EXISTS', 1) if len(reader.ids) > 1 else ''
-        self.limit(settings.limit or 0)
+        if settings.limit:
+            self.limit(settings.limit)
         self.where += ' AND mine(c.ytid)' if shares > 1 else ''
 
     def choose(self) -> str:
@@ -1277,19 +1278,18 @@ class Job:
         return ' AND (a.list, a.position) IN temp.picked'
 
     def limit(self, left: int) -> None:
-        """Choose only the first so many clips, or all if that is 0; reads the rows that this takes."""
-        for rank, (split, list_id) in enumerate(self.reader.ids.items() if left else ()):
-            within = f'FROM {self.TABLES} WHERE l.id = {list_id}{self.where}{self.first}'
-            while True:
-                self.refresh()
-                last = self.db.execute(f'SELECT a.position {within} ORDER BY a.position LIMIT 1 OFFSET {left - 1}')
-                if found := last.fetchone():
-                    self.where += f' AND (l.rank, a.position) <= ({rank}, {found[0]})'
-                    return
-                if split not in self.reader.lines:
-                    break
+        """Choose only the first so many clips; reads the rows that this takes."""
+        self.refresh()
+        for rank, (split, list_id) in enumerate(self.reader.ids.items()):
+            where = f'l.id = {list_id}{self.where}{self.first}'
+            query = f'SELECT a.position FROM {self.TABLES} WHERE {where} ORDER BY a.position LIMIT {left}'
+            while len(found := self.db.execute(query).fetchall()) < left and split in self.reader.lines:
                 self.reader.step()
-            left -= self.db.execute(f'SELECT count(*) {within}').fetchone()[0]
+                self.refresh()
+            left -= len(found)
+            if not left:
+                self.where += f' AND (l.rank, a.position) <= ({rank}, {found[-1][0]})'
+                return
 
     def refresh(self) -> None:
         """Learn the sets of classes that were read since, and which of them are wanted."""
