@@ -884,8 +884,7 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
     make = f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT'
     try:
         db = connect_to(path, write)
-        program = db.execute('PRAGMA application_id').fetchone()[0]
-        version = db.execute('PRAGMA user_version').fetchone()[0]
+        program, version = (db.execute(f'PRAGMA {of}').fetchone()[0] for of in ('application_id', 'user_version'))
         require(new or program == APPLICATION, f'{path}: not a ledger of this script; move it away')
         later = f'{path} was written by a later version of this script; update it, or name another root'
         require(version <= VERSION, later)
@@ -1244,13 +1243,12 @@ class Job:
     run l and clips c. A row of several lists counts for the first."""
 
     TABLES = 'asks a JOIN temp.run l ON l.id = a.list JOIN clip c ON c.id = a.clip'
-    OWN = 'run (id INTEGER PRIMARY KEY, rank); wanted (id INTEGER PRIMARY KEY); picked (list, position)'
 
     def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
         self.reader, self.db, self.settings, self.choice = reader, reader.ledger.db, settings, choice
         self.began, self.given = time.time(), set[int]()  # given: clips on their way
         self.classes = dict[int, tuple[str, ...]]()  # of each tagset
-        for table in self.OWN.split('; '):
+        for table in 'run (id INTEGER PRIMARY KEY, rank)', 'wanted (id INTEGER PRIMARY KEY)', 'picked (list, position)':
             self.db.execute(f'CREATE TEMP TABLE {table}')
         self.db.executemany('INSERT INTO run VALUES (?, ?)', ((id, n) for n, id in enumerate(reader.ids.values())))
         share, shares = map(int, settings.shard.split('/'))
