@@ -312,7 +312,6 @@ def say(message: str) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- rows
-
 COLUMNS = {  # what a column tells -> the names that it goes by, small and with _ between words, the best first
     'ytid': 'ytid youtube_id video_id videoid yt_id vid youtube_url video_url url link filename file_name file fname '
     'audio_path path wav audio segment_id clip_id id',
@@ -459,8 +458,6 @@ def read_plain(line: bytes) -> Row | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
-
-
 def open_list(path: Path) -> BinaryIO:
     return gzip.open(path) if path.suffix == '.gz' else open(path, 'rb')
 
@@ -625,8 +622,6 @@ def recognise(path: Path, own: dict[str, str] | None = None) -> Form:
 
 
 # ------------------------------------------------------------------------------------------------------------- lists
-
-
 def rank_of(split: str) -> int:
     """AudioSet's lists come first: they name the clips that others share."""
     return (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
@@ -794,7 +789,6 @@ def read_labels(settings: Settings, needed: bool = True) -> tuple[dict[str, str]
 
 
 # ------------------------------------------------------------------------------------------------------------ ledger
-
 SCHEMA = """
 CREATE TABLE list (       -- a list that was read
     id INTEGER PRIMARY KEY, name TEXT UNIQUE, rank INT,  -- AudioSet's come first
@@ -1028,8 +1022,6 @@ class Ledger(contextlib.AbstractContextManager):
 
 
 # -------------------------------------------------------------------------------------------------------------- load
-
-
 class Known(NamedTuple):
     """A clip that the ledger has."""
 
@@ -1350,7 +1342,6 @@ def reopen_gone(job: Job, reasons: list[str]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- metadata
-
 RECORDS = """
 SELECT c.name, l.name, c.path, a.extra,
     (c.language IS NULL) || (c.padded IS NULL) || (t.tags = '[]') || (t.labels = '[]'),  -- the shape of the record
