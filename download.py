@@ -1548,11 +1548,10 @@ def copy_lists(db: sqlite3.Connection) -> None:
         )
 
 
-def write_shard(path: Path, clips: Iterable[tuple[Path, str]]) -> None:
-    """A tar of clips, each beside its record (JSON), the same whenever it is written."""
+def write_shard(path: Path, clips: Iterable[tuple[str, Path, str]]) -> None:
+    """A tar of clips by their names, each beside its record (JSON), the same whenever it is written."""
     with replacing(path, 'wb') as out, tarfile.open(fileobj=out, mode='w') as tar:
-        for clip, record in clips:
-            key = json.loads(record)['id']
+        for key, clip, record in clips:
             for name, content in ((f'{key}{clip.suffix}', clip.read_bytes()), (f'{key}.json', record.encode())):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
@@ -1578,7 +1577,7 @@ def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
         for shard, at in enumerate(range(0, len(clips), most), next_shard):
             packed = clips[at : at + most]
             records = read_records(db, settings.ext, json.dumps(packed))
-            write_shard(place_of(shard), ((settings.root / path, text) for *_, path, _, text in records))
+            write_shard(place_of(shard), ((name, settings.root / path, text) for name, _, path, _, text in records))
             db.execute('BEGIN IMMEDIATE')
             db.executemany('INSERT INTO pack VALUES (?, ?, ?)', ((list_id, clip, shard) for clip in packed))
             db.execute('COMMIT')
