@@ -1071,7 +1071,8 @@ class Batch:
 
     def __init__(self, reader: Reader, list_id: int, videos: set[str], times: dict[str, list[int]]) -> None:
         self.reader, self.db, self.list_id, self.times = reader, reader.ledger.db, list_id, times
-        self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # new clips; clip -> position and its row
+        self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # new ones; clip -> position and its row
+        self.former = dict[int, tuple[int, Row]]()  # what the list asks for already
         self.next_id = self.db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
         self.position = self.db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
         asks = 'asks a ON a.clip = c.id AND a.list = ? LEFT JOIN tagset t ON t.id = a.tagset'
@@ -1080,10 +1081,10 @@ class Batch:
         self.known = defaultdict[str, list[Known]](list)
         for at, tags, labels, extra, ytid, *told in self.db.execute(query, (json.dumps(sorted(videos)), list_id)):
             self.known[ytid].append(clip := Known(*told))
-            if at is not None:  # the list asks for it already
+            if at is not None:
                 tags, labels = json.loads(tags), json.loads(labels)
                 own = () if labels == label_all(tags, reader.labels) else tuple(labels)
-                self.asks[clip.id] = at, Row(ytid, clip.start, clip.end, tuple(tags), own, json.loads(extra or '{}'))
+                self.former[clip.id] = at, Row(ytid, clip.start, clip.end, tuple(tags), own, json.loads(extra or '{}'))
 
     def add(self, row: Row, weak: bool, plain: bool) -> None:
         """Take a row; ValueError if AudioSet's list has it already. `plain`: its clip is named by its video alone."""
@@ -1092,16 +1093,15 @@ class Batch:
             require(row.ytid in self.times, lost)
             row = Row(row.ytid, *self.times[row.ytid], *row[3:])
         others = self.known[row.ytid]
-        if weak and any(other.id in self.asks for other in others):
+        if weak and any(other.id in self.asks or other.id in self.former for other in others):
             raise ValueError(f'{row.ytid} is already a row')
         clip = next((other for other in others if is_meant(other, row)), None)
         if not clip:
             clip = new_clip(self.next_id + len(self.clips), row, others, plain)
             self.clips.append((clip.id, clip.name, row.ytid, *clip[2:]))
             others.append(clip)
-        if clip.id in self.asks:
-            position, former = self.asks[clip.id]
-            self.asks[clip.id] = position, join_rows(former, row)
+        if former := self.asks.get(clip.id) or self.former.get(clip.id):
+            self.asks[clip.id] = former[0], join_rows(former[1], row)
         else:
             self.asks[clip.id] = self.position, row
             self.position += 1
