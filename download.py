@@ -192,9 +192,8 @@ other         failed     maybe  ^
 VERDICTS = [re.split(' {2,}', row, maxsplit=3) for row in WORDS.strip().splitlines()]
 VAGUE = ('other', 'no format', 'unexpected')  # reasons that say nothing
 TOO_SHORT = 0.1  # s of a clip that is none
-CHOOSING = (  # settings that choose rows, and that decide on their clips
-    'splits', 'columns', 'length', 'labels', 'exclude', 'descendants', 'per_label', 'seed', 'limit', 'preset',
-)  # fmt: skip
+# settings that choose rows, and that decide on their clips
+CHOOSING = 'splits', 'columns', 'length', 'labels', 'exclude', 'descendants', 'per_label', 'seed', 'limit', 'preset'
 MAKING = 'ext', 'sample_rate', 'channels', 'pad', 'max_height', 'exact_frames', 'name', 'remake'
 LARGEST = 1 << 29  # bytes of a video that has to be downloaded whole
 DIED = 'worker died'  # the reason of a row whose process ended
@@ -313,7 +312,6 @@ def say(message: str) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- rows
-
 COLUMNS = {  # what a column tells -> the names that it goes by, small and with _ between words, the best first
     'ytid': 'ytid youtube_id video_id videoid yt_id vid youtube_url video_url url link filename file_name file fname '
     'audio_path path wav audio segment_id clip_id id',
@@ -347,6 +345,7 @@ SEVERAL = re.compile(r'\s*[;|]\s*|,(?=\S)|,\s+(?=/)')  # between classes: a name
 Line = tuple[int, bytes, int]  # its number, its text, where it ends (bytes)
 Cells = list[str] | bytes | dict[str, Any] | Exception
 Read = tuple[int, 'Row | Exception', int]  # its number, and where it ends (bytes)
+Lists = dict[str, tuple[Path, 'Form']]  # by name
 
 
 class Row(NamedTuple):
@@ -367,11 +366,6 @@ class Form(NamedTuple):
     heads: list[str]
     between: str = ','  # the cells; json: it is a document, jsonl: an object a line
     line: int = 0  # of the heads; 0: there are none, or in a comment
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is AudioSet's own."""
-        return self.between == ',' and self.heads == [self.columns.get(of) for of in ('ytid', 'start', 'end', 'tags')]
 
     def __str__(self) -> str:
         told = ', '.join(f'{tells} = {head}' for tells, head in self.columns.items())
@@ -438,8 +432,7 @@ def read_row(cells: dict[str, Any], columns: dict[str, str], names: dict[str, st
         end = start + times['duration']
     begin, end = start or 0, times.get('end', end)
     stop = begin + round(1000 * LENGTH) if end is None else end
-    if not 0 <= begin < stop < DAY * 1000:
-        raise ValueError(f'no clip from {begin / 1000} to {stop / 1000} s')
+    require(0 <= begin < stop < DAY * 1000, f'no clip from {begin / 1000} to {stop / 1000} s')
     tags, labels = read_classes(texts.get('tags', ''), texts.get('label', ''))
     more = dict[str, Any]()
     if 'onset' in times:
@@ -465,8 +458,6 @@ def read_plain(line: bytes) -> Row | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
-
-
 def open_list(path: Path) -> BinaryIO:
     return gzip.open(path) if path.suffix == '.gz' else open(path, 'rb')
 
@@ -546,8 +537,8 @@ def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number
     lines = lines if form.line else (line for line in lines if not line[1].startswith(b'#'))
     if form.between == 'jsonl':
         yield from understand((line for line in lines if line[1].strip()), form, names)
-    elif form.plain:
-        for line in lines:
+    elif form.between == ',' and form.heads == [form.columns.get(of) for of in ('ytid', 'start', 'end', 'tags')]:
+        for line in lines:  # as in AudioSet's own
             if row := read_plain(line[1]):
                 yield line[0], row, line[2]
             else:
@@ -559,9 +550,7 @@ def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number
 def name_columns(heads: list[str], own: dict[str, str], found: dict[str, str] | None = None) -> dict[str, str]:
     """What columns tell -> their heads: as the user has it, as found, or by the table of names."""
     plain = {re.sub(r'\W+', '_', head.lower()).strip('_'): head for head in reversed(heads)}
-    names = {
-        tells: next((plain[name] for name in names.split() if name in plain), '') for tells, names in COLUMNS.items()
-    }
+    names = {of: next((plain[name] for name in known.split() if name in plain), '') for of, known in COLUMNS.items()}
     if any(plain.keys() >= known for known in EVENTS):
         names |= {'onset': names['start'], 'offset': names['end'], 'start': '', 'end': ''}
     own = {tells: head for tells, head in own.items() if head in ('', *heads)}
@@ -633,8 +622,6 @@ def recognise(path: Path, own: dict[str, str] | None = None) -> Form:
 
 
 # ------------------------------------------------------------------------------------------------------------- lists
-
-
 def rank_of(split: str) -> int:
     """AudioSet's lists come first: they name the clips that others share."""
     return (WEAK + STRONG).index(split) if split in WEAK + STRONG else 9
@@ -762,7 +749,7 @@ def provide(path: Path, routes: Iterable[str], address: str = '') -> Path:
     raise UsageError(f'{path} is not there, and {address} cannot be fetched ({why}); put it there yourself')
 
 
-def open_lists(settings: Settings, splits: list[str]) -> dict[str, tuple[Path, Form]]:
+def open_lists(settings: Settings, splits: list[str]) -> Lists:
     """The lists of these names, fetched where they are missing, and their forms."""
     paths = dict[str, Path]()
     for split in splits:
@@ -802,7 +789,6 @@ def read_labels(settings: Settings, needed: bool = True) -> tuple[dict[str, str]
 
 
 # ------------------------------------------------------------------------------------------------------------ ledger
-
 SCHEMA = """
 CREATE TABLE list (       -- a list that was read
     id INTEGER PRIMARY KEY, name TEXT UNIQUE, rank INT,  -- AudioSet's come first
@@ -850,8 +836,8 @@ def make_of(s: Settings) -> str:
 def ledger_path(settings: Settings, shard: str = '') -> Path:
     """Where the ledger of this make and shard is: that of a whole and plain ext stands beside the clips."""
     make, tag = make_of(settings), (shard or settings.shard).replace('/', '-of-')
-    plain = settings.wavs / f'{make}.sqlite3' if make in ENCODE else settings.wavs / 'ledgers' / f'{make}.sqlite3'
-    return plain if tag == '0-of-1' else settings.wavs / 'ledgers' / f'{make}-{tag}.sqlite3'
+    name = make if tag == '0-of-1' else f'{make}-{tag}'
+    return settings.wavs / ('' if name in ENCODE else 'ledgers') / f'{name}.sqlite3'
 
 
 def find_ledgers(settings: Settings) -> list[Path]:
@@ -892,8 +878,7 @@ def open_db(path: Path, write: bool) -> sqlite3.Connection:
     make = f'BEGIN; {SCHEMA} PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {VERSION}; COMMIT'
     try:
         db = connect_to(path, write)
-        program = db.execute('PRAGMA application_id').fetchone()[0]
-        version = db.execute('PRAGMA user_version').fetchone()[0]
+        program, version = (db.execute(f'PRAGMA {of}').fetchone()[0] for of in ('application_id', 'user_version'))
         require(new or program == APPLICATION, f'{path}: not a ledger of this script; move it away')
         later = f'{path} was written by a later version of this script; update it, or name another root'
         require(version <= VERSION, later)
@@ -916,16 +901,11 @@ COUNT_DONE = "SELECT count(*) FROM clip WHERE status = 'done'"
 STATE = 'SELECT value FROM state WHERE name = ?'
 
 
-def find_rivals(settings: Settings) -> list[Path]:
-    """The ledgers of another make whose clips have the same files as ours."""
+def check_make(settings: Settings) -> list[Path]:
+    """The ledgers of other makes whose clips have the same files as ours; UsageError if we may not replace them."""
     others = [path for path in find_ledgers(settings) if made_by(path) != make_of(settings)]
     alike = [path for path in others if made_by(path).split('-')[0] == settings.ext]
-    return [path for path in alike if settings.name in json.loads(ask_ledger(path, STATE, 'names') or '[]')]
-
-
-def check_make(settings: Settings) -> list[Path]:
-    """The ledgers whose clips this run is to replace; UsageError if it would without being told so."""
-    rivals = find_rivals(settings)
+    rivals = [path for path in alike if settings.name in json.loads(ask_ledger(path, STATE, 'names') or '[]')]
     counts = [] if settings.remake else [(ask_ledger(path, COUNT_DONE), made_by(path)) for path in rivals]
     theirs = ', '.join(f'{count} clips of {make}' for count, make in counts if count)
     ways = 'name another root or another `name`, or set remake to replace them one by one'
@@ -953,23 +933,20 @@ def clean(value: Any) -> Any:
     return value.encode(errors='replace').decode() if isinstance(value, str) else value
 
 
-class Ledger:
+class Ledger(contextlib.AbstractContextManager):
     """The one thing that remembers: what is asked for, what became of it. One writer; whoever reads need not wait."""
 
     def __init__(self, settings: Settings, write: bool = True, path: Path | None = None) -> None:
         self.path, self.settings, self.write = path or settings.ledger, settings, write
         self.sharded, self.rivals = '-of-' in self.path.name, list[Ledger]()  # rivals: ledgers whose clips we replace
         self.db = open_db(self.path, write)
-        self.committed, self.changed, self.routes = time.monotonic(), False, dict[str, Learned]()
+        self.committed = time.monotonic()
         if write:
             mode = 'DELETE' if self.sharded else 'WAL'  # WAL wants one host; shards may share a network file system
             self.db.execute(f'PRAGMA journal_mode = {mode}')
             self.db.execute('PRAGMA synchronous = NORMAL')
             self.db.execute('PRAGMA cache_size = -24000')  # KiB; the unique index is filled in no order
             self.set('writer', f'process {os.getpid()} on {platform.node()}')
-
-    def __enter__(self) -> Ledger:
-        return self
 
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(sqlite3.Error):  # a full disk
@@ -982,27 +959,22 @@ class Ledger:
     def set(self, name: str, value: str) -> None:
         self.db.execute('INSERT OR REPLACE INTO state VALUES (?, ?)', (name, value))
 
-    def begin(self) -> None:
-        """Before anything is written: a transaction, and what was written out is out of date."""
+    @contextlib.contextmanager
+    def changing(self, at_once: bool = False) -> Iterator[None]:
+        """Changes that belong together; a Ctrl-C within takes them back. What was written out before is out of date."""
         if not self.db.in_transaction:
             self.db.execute('BEGIN IMMEDIATE')
-        if not self.changed:
-            self.changed = True
-            self.set('written', '')
-
-    @contextlib.contextmanager
-    def whole_or_nothing(self) -> Iterator[None]:
-        """Changes that belong together, committed at the end; a Ctrl-C within takes them back."""
-        self.begin()
         self.db.execute('SAVEPOINT together')
         try:
+            if self.get('written'):
+                self.set('written', '')
             yield
         except BaseException:
             with contextlib.suppress(sqlite3.Error):  # a full disk has taken it back already
                 self.db.execute('ROLLBACK TO together')
             raise
         self.db.execute('RELEASE together')
-        self.commit(at_once=True)
+        self.commit(at_once)
 
     def commit(self, at_once: bool = False, patience: float = 1) -> None:
         """A commit for each result; of shards one a second, for each syncs the disk. Who reads a shard's ledger
@@ -1022,16 +994,14 @@ class Ledger:
         segment, reason = result.segment, None if result.verdict == DONE else result.reason
         fate = (result.status, reason, reason and clean(result.message), time.time())
         told = [clean(result.record.get(name)) for name in RECORDED]
-        self.begin()
         marks = ', '.join('?' * (len(fate) + len(told)))
-        self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
-        change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND id != ?'
-        if result.verdict == DONE:  # so the video is there after all
-            nothing = (None, None, None, None, segment.ytid, segment.clip)
-            self.db.execute(f'{change} AND of_video(status, reason)', nothing)
-        elif of_video(result.verdict, result.reason):
-            self.db.execute(f'{change} AND {TO_DO}', (*fate, segment.ytid, segment.clip))
-        self.commit()
+        change = f'UPDATE clip AS c SET ({FATE}) = (?, ?, ?, ?) WHERE ytid = ? AND'
+        with self.changing():
+            self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
+            if result.verdict == DONE:  # so the video is there after all
+                self.db.execute(f'{change} of_video(status, reason)', (*[None] * 4, segment.ytid))
+            elif of_video(result.verdict, result.reason):
+                self.db.execute(f'{change} {TO_DO}', (*fate, segment.ytid))
 
     def learned(self) -> dict[str, Learned]:
         """What the routes have learned in former runs."""
@@ -1039,27 +1009,21 @@ class Ledger:
 
     def remember(self, learned: dict[str, Learned]) -> None:
         """Keep what the routes have learned."""
-        if learned != self.routes:
-            if not self.db.in_transaction:
-                self.db.execute('BEGIN')
-            rows = [(name, *told) for name, told in learned.items()]
-            self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
-            self.routes = learned
-            self.commit()
+        if new := learned.items() - self.learned().items():
+            with self.changing():
+                rows = [(name, *told) for name, told in new]
+                self.db.executemany('INSERT OR REPLACE INTO route VALUES (?, ?, ?, ?)', rows)
 
     def reopen(self, where: str, *values: Any) -> None:
         """Have clips fetched anew."""
-        self.begin()
         empty = ', '.join(f'{name} = NULL' for name in SETTLED.split(', '))
-        self.db.execute(f'UPDATE clip SET {empty} WHERE {where}', values)
-        self.commit()
+        with self.changing():
+            self.db.execute(f'UPDATE clip SET {empty} WHERE {where}', values)
 
 
 # -------------------------------------------------------------------------------------------------------------- load
-
-
 class Known(NamedTuple):
-    """A clip that the ledger has, and how the list that is being read asks for it, if it does."""
+    """A clip that the ledger has."""
 
     id: int
     name: str
@@ -1069,7 +1033,6 @@ class Known(NamedTuple):
     reason: str | None = None
     message: str | None = None
     settled: float | None = None
-    asked: int | None = None  # position of the row
 
 
 def is_meant(clip: Known, row: Row) -> bool:
@@ -1086,7 +1049,7 @@ def new_clip(id: int, row: Row, others: list[Known], plain: bool) -> Known:
     name = f'id_{row.ytid}' + ('' if plain and all(len(other.name) != 14 for other in others) else mark)
     lost = next((other for other in others if of_video(other.status, other.reason)), None)
     there = any(other.status == DONE for other in others)
-    return Known(id, name, row.start, end, *(lost[4:8] if lost and not there else ()))
+    return Known(id, name, row.start, end, *(lost[4:] if lost and not there else ()))
 
 
 def join_rows(row: Row, later: Row) -> Row:
@@ -1106,83 +1069,67 @@ def label_all(tags: Iterable[str], labels: dict[str, str]) -> list[str]:
 class Batch:
     """Some rows of a list on their way into the ledger: what it knows of their videos, and what is new."""
 
-    def __init__(self, db: sqlite3.Connection, list_id: int, labels: dict[str, str], videos: set[str]) -> None:
-        self.db, self.list_id, self.labels = db, list_id, labels
-        self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # asks: by clip, with the position
-        self.next_id = db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
-        self.position = db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
-        asked = '(SELECT min(position) FROM asks WHERE clip = c.id AND list = ?)'
-        columns = 'c.ytid, c.id, c.name, c.start_ms, c.end_ms, c.status, c.reason, c.message, c.settled'
-        query = f'SELECT {columns}, {asked} FROM json_each(?) v JOIN clip c ON c.ytid = v.value'
+    def __init__(self, reader: Reader, list_id: int, videos: set[str], times: dict[str, list[int]]) -> None:
+        self.reader, self.db, self.list_id, self.times = reader, reader.ledger.db, list_id, times
+        self.clips, self.asks = list[tuple](), dict[int, tuple[int, Row]]()  # new ones; clip -> position and its row
+        self.former = dict[int, tuple[int, Row]]()  # what the list asks for already
+        self.next_id = self.db.execute('SELECT ifnull(max(id), 0) + 1 FROM clip').fetchone()[0]
+        self.position = self.db.execute('SELECT rows FROM list WHERE id = ?', (list_id,)).fetchone()[0]
+        asks = 'asks a ON a.clip = c.id AND a.list = ? LEFT JOIN tagset t ON t.id = a.tagset'
+        tables = f'json_each(?) v JOIN clip c ON c.ytid = v.value LEFT JOIN {asks}'
+        query = f'SELECT position, tags, labels, extra, ytid, c.id, name, start_ms, end_ms, {FATE} FROM {tables}'
         self.known = defaultdict[str, list[Known]](list)
-        for ytid, *clip in db.execute(query, (list_id, json.dumps(sorted(videos)))):
-            self.known[ytid].append(Known(*clip))
+        for at, tags, labels, extra, ytid, *told in self.db.execute(query, (json.dumps(sorted(videos)), list_id)):
+            self.known[ytid].append(clip := Known(*told))
+            if at is not None:
+                tags, labels = json.loads(tags), json.loads(labels)
+                own = () if labels == label_all(tags, reader.labels) else tuple(labels)
+                self.former[clip.id] = at, Row(ytid, clip.start, clip.end, tuple(tags), own, json.loads(extra or '{}'))
 
     def add(self, row: Row, weak: bool, plain: bool) -> None:
         """Take a row; ValueError if AudioSet's list has it already. `plain`: its clip is named by its video alone."""
+        if row.start is None:
+            lost = f'{row.ytid} is not in AudioSet, and no start is told; length takes the first seconds'
+            require(row.ytid in self.times, lost)
+            row = Row(row.ytid, *self.times[row.ytid], *row[3:])
         others = self.known[row.ytid]
-        if weak and any(other.asked is not None for other in others):
+        if weak and any(other.id in self.asks or other.id in self.former for other in others):
             raise ValueError(f'{row.ytid} is already a row')
         clip = next((other for other in others if is_meant(other, row)), None)
         if not clip:
             clip = new_clip(self.next_id + len(self.clips), row, others, plain)
-            self.clips.append((clip.id, clip.name, row.ytid, *clip[2:8]))
+            self.clips.append((clip.id, clip.name, row.ytid, *clip[2:]))
             others.append(clip)
-        if clip.asked is None:
-            others[others.index(clip)] = clip._replace(asked=self.position)
+        if former := self.asks.get(clip.id) or self.former.get(clip.id):
+            self.asks[clip.id] = former[0], join_rows(former[1], row)
+        else:
             self.asks[clip.id] = self.position, row
             self.position += 1
-        else:
-            self.asks[clip.id] = clip.asked, join_rows(self.former(clip, row.ytid), row)
 
-    def former(self, clip: Known, ytid: str) -> Row:
-        """How the list asks for a clip already, in this batch or in one before."""
-        if clip.id in self.asks:
-            return self.asks[clip.id][1]
-        query = 'SELECT tags, labels, extra FROM asks JOIN tagset t ON t.id = tagset WHERE list = ? AND position = ?'
-        told = self.db.execute(query, (self.list_id, clip.asked)).fetchone()
-        tags, labels, more = (json.loads(text or '{}') for text in told)
-        own = () if labels == label_all(tags, self.labels) else tuple(labels)
-        return Row(ytid, clip.start, clip.end, tuple(tags), own, more)
-
-    def write(self, tagset: Callable[[tuple[str, ...], tuple[str, ...]], int]) -> None:
+    def write(self) -> None:
         columns = f'id, name, ytid, start_ms, end_ms, {FATE}'
         self.db.executemany(f'INSERT INTO clip ({columns}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)', self.clips)
         rows = []
         for clip, (at, row) in self.asks.items():
             extra = json.dumps(row.more, ensure_ascii=False) if row.more else None
-            rows.append((self.list_id, at, clip, tagset(row.tags, row.labels), extra))
+            rows.append((self.list_id, at, clip, self.reader.tagset(row.tags, row.labels), extra))
         self.db.executemany('INSERT OR REPLACE INTO asks VALUES (?, ?, ?, ?, ?)', rows)
 
 
-def find_times(db: sqlite3.Connection, videos: set[str]) -> dict[str, tuple[int, int]]:
-    """Start and end (ms) of AudioSet's own clips of these videos, as far as its lists are read."""
+def find_times(reader: Reader, videos: set[str]) -> dict[str, list[int]]:
+    """Start and end (ms) of videos: those of AudioSet, whose lists are read as far as needed, else by `length`."""
+    ledger, settings, times = reader.ledger, reader.ledger.settings, dict[str, list[int]]()
     tables = 'json_each(?) v JOIN clip c ON c.ytid = v.value JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list'
     query = f'SELECT c.ytid, c.start_ms, c.end_ms FROM {tables} WHERE l.rank < 9 ORDER BY l.rank DESC'
-    return {ytid: times for ytid, *times in db.execute(query, (json.dumps(sorted(videos)),))} if videos else {}
-
-
-def with_times(row: Row, times: dict[str, tuple[int, int]]) -> Row | LookupError:
-    if row.start is not None:
-        return row
-    if row.ytid not in times:
-        return LookupError(f'{row.ytid} is not in AudioSet, and no start is told; length takes the first seconds')
-    return row._replace(start=times[row.ytid][0], end=times[row.ytid][1])
-
-
-def locate(reader: Reader, rows: list[Read]) -> list[Read]:
-    """Give rows without times those of AudioSet's own row, whose lists are read as far as needed, or `length`."""
-    ledger, wanted = reader.ledger, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None}
-    settings, times, left = ledger.settings, find_times(ledger.db, wanted), list(WEAK)
-    while left and (lost := wanted - times.keys()):
-        if (split := left.pop(0)) in reader.ids:
+    for split in ('', *WEAK):  # at first in what is read already
+        if not (lost := videos - times.keys()):
+            break
+        if split in reader.ids:
             reader.finish(split)
-        else:
+        elif split:
             Reader(ledger, open_lists(settings, [split]), reader.labels, {}).finish()
-        times |= find_times(ledger.db, lost)
-    if settings.length:
-        times = dict.fromkeys(wanted, (0, round(settings.length * 1000))) | times
-    return [(n, with_times(row, times) if isinstance(row, Row) else row, at) for n, row, at in rows]
+        times |= {ytid: found for ytid, *found in ledger.db.execute(query, [json.dumps(sorted(lost))])}
+    return (dict.fromkeys(videos, [0, round(settings.length * 1000)]) if settings.length else {}) | times
 
 
 class Reader:
@@ -1190,9 +1137,7 @@ class Reader:
 
     SHOWN = 50  # lines that are no rows, and are named
 
-    def __init__(
-        self, ledger: Ledger, lists: dict[str, tuple[Path, Form]], labels: dict[str, str], names: dict[str, str]
-    ) -> None:
+    def __init__(self, ledger: Ledger, lists: Lists, labels: dict[str, str], names: dict[str, str]) -> None:
         self.ledger, self.lists, self.labels, self.names = ledger, lists, labels, labels | names
         self.tagsets, self.unknown, self.shown = dict[tuple, int](), set[str](), 0  # unknown: tags without a label
         self.ids, self.lines = dict[str, int](), dict[str, Iterator[Read]]()
@@ -1211,7 +1156,7 @@ class Reader:
         if not same or known[1:3] != (stat.st_size, stat.st_mtime_ns):
             self.changed += [split] if known else []
             told = (known and known[0], split, rank_of(split), stat.st_size, stat.st_mtime_ns)
-            with self.ledger.whole_or_nothing():
+            with self.ledger.changing(at_once=True):
                 replaced = db.execute('INSERT OR REPLACE INTO list VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)', told)
                 db.execute('DELETE FROM asks WHERE list = ?', (replaced.lastrowid,))
                 self.ledger.set(f'form {split}', way)
@@ -1247,15 +1192,16 @@ class Reader:
         """Read on a little, in this list or in the first one that is not whole."""
         if not (split := split or next(iter(self.lines), '')):
             return
-        batch = locate(self, list(itertools.islice(self.lines[split], lines)))
-        with self.ledger.whole_or_nothing():
-            if batch:
-                self.take(split, batch)
-            if len(batch) < lines:
+        rows = list(itertools.islice(self.lines[split], lines))
+        times = find_times(self, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None})
+        with self.ledger.changing(at_once=True):
+            if rows:
+                self.take(split, rows, times)
+            if len(rows) < lines:
                 self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
-        if len(batch) < lines:
+        if len(rows) < lines:
             del self.lines[split]
-        if len(batch) < lines or self.seen[split] > 1000:
+        if len(rows) < lines or self.seen[split] > 1000:
             (path, form), refused, seen = self.lists[split], self.refused[split], self.seen[split]
             require(refused * 2 <= seen, f'{path}: {refused} of {seen} rows are refused (above); it is read as {form}')
 
@@ -1264,20 +1210,20 @@ class Reader:
         while split in self.lines or (not split and self.lines):
             self.step(10_000, split)
 
-    def take(self, split: str, rows: list[Read]) -> None:
-        """Have some rows in the ledger, and say which are none."""
+    def take(self, split: str, rows: list[Read], times: dict[str, list[int]]) -> None:
+        """Have some rows in the ledger, and say which are none. `times`: of those without."""
         (path, form), before = self.lists[split], self.shown
-        good = [(number, row) for number, row, _ in rows if isinstance(row, Row)]
-        batch = Batch(self.ledger.db, self.ids[split], self.labels, {row.ytid for _, row in good})
+        videos = {row.ytid for _, row, _ in rows if isinstance(row, Row)}
+        batch = Batch(self, self.ids[split], videos, times)
         for number, row, _ in rows:
             try:
                 if isinstance(row, Exception):
                     raise row
                 batch.add(row, split in WEAK and not form.line, split in WEAK + STRONG)
-            except (ValueError, LookupError, csv.Error) as error:
+            except (ValueError, csv.Error) as error:
                 self.skip(f'{path.name}, {"row" if form.between == "json" else "line"} {number}: skipped, {error}')
-                self.refused[split] += row is error and not isinstance(error, LookupError)
-        batch.write(self.tagset)
+                self.refused[split] += row is error
+        batch.write()
         self.seen[split] += len(rows)
         told = (rows[-1][2], rows[-1][0], batch.position, self.shown - before, self.ids[split])
         change = 'bytes = ?, lines = ?, rows = ?, skipped = skipped + ?'
@@ -1289,13 +1235,12 @@ class Job:
     run l and clips c. A row of several lists counts for the first."""
 
     TABLES = 'asks a JOIN temp.run l ON l.id = a.list JOIN clip c ON c.id = a.clip'
-    OWN = 'run (id INTEGER PRIMARY KEY, rank); wanted (id INTEGER PRIMARY KEY); picked (list, position)'
 
     def __init__(self, reader: Reader, settings: Settings, choice: Choice | None) -> None:
         self.reader, self.db, self.settings, self.choice = reader, reader.ledger.db, settings, choice
         self.began, self.given = time.time(), set[int]()  # given: clips on their way
         self.classes = dict[int, tuple[str, ...]]()  # of each tagset
-        for table in self.OWN.split('; '):
+        for table in 'run (id INTEGER PRIMARY KEY, rank)', 'wanted (id INTEGER PRIMARY KEY)', 'picked (list, position)':
             self.db.execute(f'CREATE TEMP TABLE {table}')
         self.db.executemany('INSERT INTO run VALUES (?, ?)', ((id, n) for n, id in enumerate(reader.ids.values())))
         share, shares = map(int, settings.shard.split('/'))
@@ -1304,7 +1249,8 @@ class Job:
         above = f'b.clip = a.clip AND m.rank < l.rank{self.where.replace("a.", "b.")}'
         self.shared = f' AND EXISTS (SELECT 1 FROM asks b JOIN temp.run m ON m.id = b.list WHERE {above})'
         self.first = self.shared.replace('EXISTS', 'NOT EXISTS', 1) if len(reader.ids) > 1 else ''
-        self.limit(settings.limit or 0)
+        if settings.limit:
+            self.limit(settings.limit)
         self.where += ' AND mine(c.ytid)' if shares > 1 else ''
 
     def choose(self) -> str:
@@ -1322,23 +1268,22 @@ class Job:
         return ' AND (a.list, a.position) IN temp.picked'
 
     def limit(self, left: int) -> None:
-        """Choose only the first so many clips, or all if that is 0; reads the rows that this takes."""
-        for rank, (split, list_id) in enumerate(self.reader.ids.items() if left else ()):
-            within = f'FROM {self.TABLES} WHERE l.id = {list_id}{self.where}{self.first}'
-            while True:
-                self.refresh()
-                last = self.db.execute(f'SELECT a.position {within} ORDER BY a.position LIMIT 1 OFFSET {left - 1}')
-                if found := last.fetchone():
-                    self.where += f' AND (l.rank, a.position) <= ({rank}, {found[0]})'
-                    return
-                if split not in self.reader.lines:
-                    break
+        """Choose only the first so many clips; reads the rows that this takes."""
+        self.refresh()
+        for rank, (split, list_id) in enumerate(self.reader.ids.items()):
+            where = f'l.id = {list_id}{self.where}{self.first}'
+            query = f'SELECT a.position FROM {self.TABLES} WHERE {where} ORDER BY a.position LIMIT {left}'
+            while len(found := self.db.execute(query).fetchall()) < left and split in self.reader.lines:
                 self.reader.step()
-            left -= self.db.execute(f'SELECT count(*) {within}').fetchone()[0]
+                self.refresh()
+            left -= len(found)
+            if not left:
+                self.where += f' AND (l.rank, a.position) <= ({rank}, {found[-1][0]})'
+                return
 
     def refresh(self) -> None:
         """Learn the sets of classes that were read since, and which of them are wanted."""
-        query, known = 'SELECT id, tags, labels FROM tagset WHERE id > ?', max(self.classes, default=0)
+        query, known = 'SELECT id, tags, labels FROM tagset WHERE id > ?', next(reversed(self.classes), 0)
         for id, tags, labels in self.db.execute(query, (known,)).fetchall():
             tags, labels = json.loads(tags), json.loads(labels)
             self.classes[id] = (*tags, *(labels if labels != label_all(tags, self.reader.labels) else ()))
@@ -1357,15 +1302,13 @@ class Job:
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists, each once; reads on where that is needed."""
         after, again = 0, not self.reader.whole  # what was asked for before its list changed may stand behind us
+        to_do = f'{TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)'
         while True:
-            found = self.find(f'{TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)', after, self.began)
-            left = f'SELECT 1 FROM clip c WHERE id = ? AND {TO_DO}'  # its video may be gone meanwhile
-            for segment in found:
-                if segment.clip not in self.given and self.db.execute(left, (segment.clip,)).fetchone():
-                    self.given.add(segment.clip)
-                    yield segment
-            if found:
-                after = found[-1].clip
+            if found := self.find(to_do, after, self.began, most=1):  # the next one's video may be gone by then
+                after = found[0].clip
+                if after not in self.given:
+                    self.given.add(after)
+                    yield found[0]
             elif not (self.reader.whole or self.settings.limit):
                 after = self.db.execute('SELECT ifnull(max(id), 0) FROM clip').fetchone()[0]
                 self.reader.step()
@@ -1399,7 +1342,6 @@ def reopen_gone(job: Job, reasons: list[str]) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------- metadata
-
 RECORDS = """
 SELECT c.name, l.name, c.path, a.extra,
     (c.language IS NULL) || (c.padded IS NULL) || (t.tags = '[]') || (t.labels = '[]'),  -- the shape of the record
@@ -1539,19 +1481,15 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
     settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
     chosen = [getattr(settings, name) for name in (*CHOOSING, 'shard')]
     chosen += [str(settings.root), *(stamp(find_list(settings, name)) for name in TABLES)]
-    files = before.get('files', {})
-    same = before.get('chosen') == chosen and all(stamp(Path(path)) == then for path, then in files.items())
-    if not files or not same:
+    same = before.get('chosen') == chosen
+    if not (same and all(stamp(Path(path)) == then for path, then in before['files'].items())):
         ledger.commit(at_once=True)
-        count, manifests = (
-            write_records(ledger.db, settings),
-            write_manifests(job, read_labels(settings, needed=False)[1]),
-        )
+        count = write_records(ledger.db, settings)
+        manifests = write_manifests(job, read_labels(settings, needed=False)[1])
         paths = [settings.metadata, settings.wavs / 'metadata.jsonl', *manifests]
         before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
         if ledger.write:
             ledger.set('written', json.dumps(before))
-            ledger.changed = False
     records, others = before['records'], count_others(settings).total()
     by_split = ', '.join(f'{split} {count}' for split, count in records.items())
     rest = f'; {others} clips of other makes' if others else ''
@@ -1568,12 +1506,10 @@ def learn(ledger: Ledger, path: Path) -> None:
     ledger.commit(at_once=True, patience=60)
     ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
     try:
-        with ledger.whole_or_nothing():
-            if made_by(path) == make_of(ledger.settings):
+        with ledger.changing(at_once=True):
+            if alike := made_by(path) == make_of(ledger.settings):
                 copy_lists(ledger.db)
-                copy_fates(ledger.db, "('done', 'gone')")
-            else:
-                copy_fates(ledger.db, "('gone')")
+            copy_fates(ledger.db, "('done', 'gone')" if alike else "('gone')")
             ledger.set(known, now)
     finally:
         ledger.commit(at_once=True, patience=60)
@@ -1596,12 +1532,10 @@ def copy_lists(db: sqlite3.Connection) -> None:
     columns = 'name, rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
     db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
     further = 't.rows > ifnull(o.rows, -1) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
-    found = f'SELECT t.id, t.name FROM other.list t LEFT JOIN list o USING (name) WHERE {further}'
-    for theirs, name in db.execute(found).fetchall():
-        changed = ', '.join(f'{column} = excluded.{column}' for column in columns.split(', '))
-        told = f'SELECT {columns} FROM other.list WHERE id = ? ON CONFLICT (name) DO UPDATE SET {changed}'
-        db.execute(f'INSERT INTO list ({columns}) {told}', (theirs,))
-        ours = db.execute('SELECT id FROM list WHERE name = ?', (name,)).fetchone()[0]
+    found = f'SELECT o.id, t.id FROM other.list t LEFT JOIN list o USING (name) WHERE {further}'
+    for ours, theirs in db.execute(found).fetchall():
+        told = f'SELECT ?, {columns} FROM other.list WHERE id = ?'
+        ours = db.execute(f'INSERT OR REPLACE INTO list (id, {columns}) {told}', (ours, theirs)).lastrowid
         db.execute('DELETE FROM asks WHERE list = ?', (ours,))
         clips, rows = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
         ordered = f'SELECT {clips} FROM {rows} WHERE a.list = ? ORDER BY a.position'
@@ -1614,28 +1548,19 @@ def copy_lists(db: sqlite3.Connection) -> None:
         )
 
 
-def write_shard(path: Path, clips: Iterable[tuple[Path, str]]) -> None:
-    """A tar of clips, each beside its record (JSON), the same whenever it is written."""
+def write_shard(path: Path, clips: Iterable[tuple[str, Path, str]]) -> None:
+    """A tar of clips by their names, each beside its record (JSON), the same whenever it is written."""
     with replacing(path, 'wb') as out, tarfile.open(fileobj=out, mode='w') as tar:
-        for clip, record in clips:
-            key = json.loads(record)['id']
+        for key, clip, record in clips:
             for name, content in ((f'{key}{clip.suffix}', clip.read_bytes()), (f'{key}.json', record.encode())):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
 
 
-def find_unpacked(job: Job, list_id: int, after: int, most: int) -> list[tuple[int, int]]:
-    """The next rows (position, clip) of a list that are chosen, there, in no list before and in no shard."""
-    unpacked = 'NOT EXISTS (SELECT 1 FROM pack p WHERE (p.list, p.clip) = (a.list, a.clip))'
-    query = f"SELECT a.position, a.clip FROM {job.TABLES} WHERE l.id = ? AND a.position > ? AND c.status = 'done'"
-    rest = f'{job.where}{job.first} AND {unpacked} ORDER BY a.position LIMIT ?'
-    return job.db.execute(query + rest, (list_id, after, most)).fetchall()
-
-
 def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
     """Write the shards of a list; one that is not in the ledger yet is written again. Returns how many clips came."""
-    settings, db, after, count = job.settings, job.db, -1, 0
+    settings, db = job.settings, job.db
 
     def place_of(shard: int) -> Path:
         return settings.root / 'packs' / f'{split}-{shard:06}.tar'
@@ -1643,19 +1568,21 @@ def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
     for (shard,) in db.execute('SELECT DISTINCT shard FROM pack WHERE list = ?', (list_id,)).fetchall():
         if not place_of(shard).exists():
             db.execute('DELETE FROM pack WHERE (list, shard) = (?, ?)', (list_id, shard))
-    bar = tqdm(desc=f'packing {split}', unit='clip', disable=not sys.stderr.isatty())
-    while rows := find_unpacked(job, list_id, after, most):
-        clips = json.dumps([clip for _, clip in rows])
-        shard = db.execute('SELECT ifnull(max(shard) + 1, 0) FROM pack WHERE list = ?', (list_id,)).fetchone()[0]
-        records = ((settings.root / path, text) for *_, path, _, text in read_records(db, settings.ext, clips))
-        write_shard(place_of(shard), records)
-        db.execute('BEGIN IMMEDIATE')
-        db.executemany('INSERT INTO pack VALUES (?, ?, ?)', ((list_id, clip, shard) for _, clip in rows))
-        db.execute('COMMIT')
-        after, count = rows[-1][0], count + len(rows)
-        bar.update(len(rows))
-    bar.close()
-    return count
+    next_shard = db.execute('SELECT ifnull(max(shard) + 1, 0) FROM pack WHERE list = ?', (list_id,)).fetchone()[0]
+    where = f"l.id = ? AND c.status = 'done'{job.where}{job.first}"
+    unpacked = 'NOT EXISTS (SELECT 1 FROM pack p WHERE (p.list, p.clip) = (a.list, a.clip))'
+    query = f'SELECT a.clip FROM {job.TABLES} WHERE {where} AND {unpacked} ORDER BY a.position'
+    clips = [clip for (clip,) in db.execute(query, (list_id,))]
+    with tqdm(desc=f'packing {split}', total=len(clips), unit='clip', disable=None) as bar:
+        for shard, at in enumerate(range(0, len(clips), most), next_shard):
+            packed = clips[at : at + most]
+            records = read_records(db, settings.ext, json.dumps(packed))
+            write_shard(place_of(shard), ((name, settings.root / path, text) for name, _, path, _, text in records))
+            db.execute('BEGIN IMMEDIATE')
+            db.executemany('INSERT INTO pack VALUES (?, ?, ?)', ((list_id, clip, shard) for clip in packed))
+            db.execute('COMMIT')
+            bar.update(len(packed))
+    return len(clips)
 
 
 def is_whole(clip: Path, size: int, digest: str) -> bool:
@@ -1667,11 +1594,11 @@ def is_whole(clip: Path, size: int, digest: str) -> bool:
 
 def verify_clips(ledgers: list[Ledger]) -> None:
     """Look at every clip that the first ledger names; those that are not as recorded are to be fetched again."""
-    root, count, lost = ledgers[0].settings.root, 0, list[str]()
-    rows = ledgers[0].db.execute("SELECT path, bytes, sha256 FROM clip WHERE status = 'done'")
-    for count, (path, *told) in enumerate(tqdm(rows, 'verifying', disable=not sys.stderr.isatty()), 1):  # noqa: B007
-        if not is_whole(root / path, *told):
-            lost.append(path)
+    root, db = ledgers[0].settings.root, ledgers[0].db
+    count = db.execute(COUNT_DONE).fetchone()[0]
+    rows = db.execute("SELECT path, bytes, sha256 FROM clip WHERE status = 'done'")
+    clips = tqdm(rows, 'verifying', count, disable=None)
+    lost = [path for path, *told in clips if not is_whole(root / path, *told)]
     for path in lost:  # before they are to do: what lies in its place then is taken in
         (root / path).unlink(missing_ok=True)
     for ledger in ledgers if lost else []:
@@ -1924,7 +1851,7 @@ def check_ydl_opts(settings: Settings) -> None:
     try:
         for cheap in (True, False):
             open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
-    except (YoutubeDLError, *CONFUSED) as error:
+    except (YoutubeDLError, SyntaxError, *CONFUSED) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 

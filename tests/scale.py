@@ -49,11 +49,11 @@ def settle(root: pathlib.Path, count: int) -> None:
     with download.Ledger(settings) as ledger:
         reader = download.open_reader(settings, ledger)
         reader.finish()
-        ledger.begin()
         marks = ', '.join('?' * 10)
-        ledger.db.executemany(
-            f'UPDATE clip SET ({columns}) = ({marks}) WHERE id = ?', map(became, range(1, count - LEFT + 1))
-        )
+        with ledger.changing():
+            ledger.db.executemany(
+                f'UPDATE clip SET ({columns}) = ({marks}) WHERE id = ?', map(became, range(1, count - LEFT + 1))
+            )
 
 
 class Run:

@@ -134,7 +134,7 @@ def interrupted(
         settled = job.find('true', most=200)
         settle(job, *settled)
         job.reader.ledger.commit(at_once=True)
-        job.reader.ledger.begin()
+        job.db.execute('BEGIN IMMEDIATE')
         job.db.execute('PRAGMA cache_spill = 1')
         job.db.execute('UPDATE clip SET message = hex(randomblob(5000)) WHERE status IS NULL')
         yield folder, [segment.clip for segment in settled]
@@ -173,7 +173,7 @@ def test_what_a_killed_run_left_can_be_read_at_once(csvs: pathlib.Path, tmp_path
         settle(job, *itertools.islice(job.rows(), 20))
         job.reader.ledger.commit(at_once=True)
         job.db.execute('PRAGMA cache_size = 1')
-        job.reader.ledger.begin()
+        job.db.execute('BEGIN IMMEDIATE')
         job.db.execute('UPDATE clip SET message = hex(randomblob(5000)) WHERE status IS NULL')
         for path in tmp_path.glob(f'{name}*'):
             shutil.copy(path, folder)
