@@ -1272,13 +1272,15 @@ class Job:
         self.refresh()
         for rank, (split, list_id) in enumerate(self.reader.ids.items()):
             where = f'l.id = {list_id}{self.where}{self.first}'
-            query = f'SELECT a.position FROM {self.TABLES} WHERE {where} ORDER BY a.position LIMIT {left}'
-            while len(found := self.db.execute(query).fetchall()) < left and split in self.reader.lines:
-                self.reader.step()
+            first = f'SELECT a.position FROM {self.TABLES} WHERE {where} ORDER BY a.position LIMIT {left}'
+            query = f'SELECT count(*), max(position) FROM ({first})'
+            while (found := self.db.execute(query).fetchone())[0] < left and split in self.reader.lines:
+                for _ in range(found[0], left, 2000):  # as many as are missing, before they are counted again
+                    self.reader.step(2000)
                 self.refresh()
-            left -= len(found)
+            left -= found[0]
             if not left:
-                self.where += f' AND (l.rank, a.position) <= ({rank}, {found[-1][0]})'
+                self.where += f' AND (l.rank, a.position) <= ({rank}, {found[1]})'
                 return
 
     def refresh(self) -> None:
@@ -1851,7 +1853,7 @@ def check_ydl_opts(settings: Settings) -> None:
     try:
         for cheap in (True, False):
             open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
-    except (YoutubeDLError, SyntaxError, *CONFUSED) as error:
+    except (YoutubeDLError, *CONFUSED) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
