@@ -1923,7 +1923,7 @@ def check_ydl_opts(settings: Settings) -> None:
     try:
         for cheap in (True, False):
             open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
-    except (YoutubeDLError, *CONFUSED) as error:
+    except (YoutubeDLError, SyntaxError, *CONFUSED) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
