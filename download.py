@@ -228,12 +228,8 @@ class Segment(NamedTuple):
     cheap: bool = True  # ask with the single cheap request first
     nowhere: frozenset[str] = frozenset()  # routes in whose country it is not shown
     unproven: bool = False  # it was said to be gone, without proof
-    mark: str = ''  # behind the ytid in its name: _<start in ms>[_<end in ms>], but for AudioSet's own clips
-    clip: int = 0  # its number in the ledger
-
-    @property
-    def id(self) -> str:
-        return f'id_{self.ytid}{self.mark}'
+    id: str = ''  # in the ledger: id_<ytid>[_<start in ms>[_<end in ms>]]; of AudioSet's own clips only the video's
+    clip: int = 0  # its number there
 
     @property
     def nominal(self) -> float:
@@ -1382,7 +1378,7 @@ class Job:
         query = f'SELECT {columns} FROM {tables} WHERE {condition}{self.where} ORDER BY c.id, l.rank LIMIT {most}'
         found = dict[int, Segment]()
         for id, name, *told, tagset, at, split in self.db.execute(query, values):
-            found.setdefault(id, Segment(*told, self.classes[tagset], split, at, clip=id, mark=name[14:]))
+            found.setdefault(id, Segment(*told, self.classes[tagset], split, at, id=name, clip=id))
         return list(found.values())
 
 
@@ -1972,8 +1968,8 @@ def may_adopt(settings: Settings, path: Path) -> bool:
 
 def place(settings: Settings, segment: Segment) -> Path:
     """Where a clip belongs. Folders of 5000 are what file systems and people can still look into."""
-    fields = {key: getattr(segment, key) for key in ('ytid', 'split', 'start', 'end', 'index')}
-    return settings.wavs / f'{settings.name.format(**fields, part=segment.index // 5000)}{segment.mark}.{settings.ext}'
+    name, seconds = settings.name.format(**segment._asdict(), part=segment.index // 5000), segment.id[14:]
+    return settings.wavs / f'{name}{seconds}.{settings.ext}'
 
 
 def bring(made: Path, folder: Path) -> Path:
