@@ -3134,27 +3134,24 @@ PAGE = r"""<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>AudioSet: what came of it</title>
 <style>
-:root { color-scheme: light dark; --back: light-dark(#fff, #12161c); --soft: light-dark(#525d6b, #a5b0bf);
-  --box: light-dark(#f3f5f8, #1b212a); --line: light-dark(#d3d9e1, #38414e); --link: light-dark(#0b57c2, #82b4ff) }
-* { box-sizing: border-box }
+:root { color-scheme: light dark; --soft: light-dark(#525d6b, #a5b0bf); --box: light-dark(#f3f5f8, #1b212a) }
 body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
-  color: light-dark(#1b2330, #e6eaf0); background: var(--back) }
+  background: Canvas }
 h2 { margin: 2.5rem 0 .75rem } h3 { font-size: 1rem; margin: 0 } p { margin: .5rem 0 } .soft, dt { color: var(--soft) }
-button, input, select { font: inherit; color: inherit; background: var(--box); border: 1px solid var(--soft);
-  border-radius: .4rem; padding: .25rem .6rem; max-width: 100% } label { max-width: 100% }
-th button { background: none; border: 0; padding: 0 .2rem; text-align: left; cursor: pointer }
-a, tbody button { color: var(--link) } :focus-visible { outline: 3px solid var(--link) }
+button, input, select, label { font: inherit; max-width: 100%; box-sizing: border-box }
+tr button { background: none; border: 0; padding: 0 .2rem; text-align: left } tbody button { color: LinkText }
 dl, ul { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); padding: 0 }
 ul { list-style: none; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)) }
 dl div, li { background: var(--box); border-radius: .6rem; padding: .6rem .8rem } dd { margin: 0; font-size: 1.2rem }
 audio, video { width: 100% } video { aspect-ratio: 16 / 9 }
-.wide { overflow: auto; max-height: 40rem } thead { position: sticky; top: 0; background: var(--back) }
+.wide { overflow: auto; max-height: 40rem } thead { position: sticky; top: 0; background: Canvas }
 table { border-collapse: collapse; width: 100%; overflow-wrap: normal } tbody th { font-weight: 400 }
-th, td { text-align: right; padding: .25rem .5rem; vertical-align: top } tr { border-bottom: 1px solid var(--line) }
-th:first-child, th:last-child, .words { text-align: left; min-width: 9rem } th:last-child { width: 24% }
-th.words { min-width: 15rem } .key { color: var(--kind) }
-figure { margin: 1.5rem 0 } svg { display: block; width: 100%; background: var(--box) } .chart { height: 9rem }
-.bar { height: .8rem; margin: .35rem 0 } rect { fill: var(--kind); shape-rendering: crispEdges }
+th, td { text-align: right; padding: .25rem .5rem; vertical-align: top }
+tr { border-bottom: 1px solid light-dark(#d3d9e1, #38414e) } th:last-child { width: 24% }
+th:first-child, th:last-child, .words { text-align: left; min-width: 9rem } th.words { min-width: 15rem }
+.bar, .chart { display: flex; background: var(--box) } .bar { height: .8rem; margin: .35rem 0 } .chart { height: 9rem }
+.chart div { flex: 1; display: flex; flex-direction: column-reverse }
+.bar span, .chart span { background: var(--kind) } .key { color: var(--kind) } figure { margin: 1.5rem 0 }
 .row { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: center } .ends { justify-content: space-between }
 .done, .there, .c2 { --kind: light-dark(#1d7d50, #3fbf83) } .gone, .lost, .c0 { --kind: light-dark(#c2410c, #f08a5d) }
 .failed, .c3 { --kind: light-dark(#a37100, #e0b23c) } .left, .c5 { --kind: light-dark(#808a99, #76818f) }
@@ -3186,23 +3183,18 @@ const sum = numbers => numbers.reduce((all, n) => all + n, 0)
 const number = n => Math.round(n).toLocaleString('en'), share = (n, of) => (100 * n / (of || 1)).toFixed(1) + ' %'
 const date = at => new Date(1000 * at).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'})
 function make(name, attributes, ...inside) {  // append() makes text of a string: a stranger's words are never markup
-  const drawn = ['svg', 'rect', 'title'].includes(name)
-  const made = drawn ? document.createElementNS('http://www.w3.org/2000/svg', name) : document.createElement(name)
+  const made = document.createElement(name)
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value)
   made.append(...inside)
   return made
 }
-const canvas = (kind, width, height, label) => make('svg', {class: kind, viewBox: `0 0 ${width} ${height}`,
-  preserveAspectRatio: 'none', role: 'img', 'aria-label': label})
-function bar(parts, whole = sum(Object.values(parts))) {  // parts: how many by kind
+function piece(kind, part, title) {  // of a bar, or of a chart's column
+  return Object.assign(make('span', {class: kind, title}), {style: `flex: 0 0 ${100 * part}%`})
+}
+function bar(parts, whole = sum(Object.values(parts)) || 1) {  // parts: how many by kind
   const told = Object.entries(parts).map(([kind, n]) => `${kind} ${number(n)}`).join(', ')
-  const made = canvas('bar', whole || 1, 1, told)
-  let x = 0
-  for (const [kind, width] of Object.entries(parts)) {
-    made.append(make('rect', {class: kind, x, width, height: 1}))
-    x += width
-  }
-  return made
+  const pieces = Object.entries(parts).map(([kind, n]) => piece(kind, n / whole, ''))
+  return make('div', {class: 'bar', role: 'img', 'aria-label': told}, ...pieces)
 }
 function row(name, ...cells) {
   const whole = cells.map(cell => make('td', {class: cell.length > 20 ? 'words' : ''}, cell))
@@ -3210,24 +3202,24 @@ function row(name, ...cells) {
 }
 function chart(id, title, series) {  // of each: kind, name, results by bin
   const {begin, last, step, bins} = data.time, hourly = n => number(3600 * n / step) + ' an hour'
-  const height = bin => sum(series.map(([, , of]) => of.get(bin) || 0))
-  const highest = Math.max(1, ...[...Array(bins).keys()].map(height)), name = `${title}, at most ${hourly(highest)}`
-  const made = canvas('chart', bins, highest, name)
-  for (let x = 0, y = highest; x < bins; x++, y = highest)
-    for (const [kind, name, of] of series.filter(([, , of]) => of.has(x))) {
-      const told = make('title', {}, `${date(begin + x * step)}: ${name} ${hourly(of.get(x))}`)
-      made.append(make('rect', {class: kind, x, y: y -= of.get(x), width: 1, height: of.get(x)}, told))
-    }
+  const places = [...Array(bins).keys()], height = x => sum(series.map(([, , of]) => of[x]))
+  const highest = Math.max(1, ...places.map(height)), label = `${title}, at most ${hourly(highest)}`
+  const columns = places.map(x => make('div', {}, ...series.map(([kind, name, of]) =>
+    piece(kind, of[x] / highest, `${date(begin + x * step)}: ${name} ${hourly(of[x])}`))))
+  const made = make('div', {class: 'chart', role: 'img', 'aria-label': label}, ...columns)
   const keys = series.map(([kind, name]) => make('span', {}, make('span', {class: 'key ' + kind}, '■ '), name))
   const ends = make('div', {class: 'row ends soft'}, make('span', {}, date(begin)), make('span', {}, date(last)))
-  $(id).append(make('figcaption', {}, name), make('div', {class: 'row soft'}, ...keys), made, ends)
+  $(id).append(make('figcaption', {}, label), make('div', {class: 'row soft'}, ...keys), made, ends)
 }
 // ---- how far it is, and what is lost
 const counts = data.counts.map(([list, bin, status, reason, n]) => ({list, bin, status: status || 'left', reason, n}))
 const total = test => sum(counts.filter(test).map(one => one.n))
 const fates = test => ['done', 'gone', 'failed', 'left'].map(status => total(one => one.status === status && test(one)))
-const add = (bins, {bin, n}) => bins.set(bin, (bins.get(bin) || 0) + n)
-const binned = test => counts.filter(test).reduce(add, new Map())
+function binned(test) {
+  const sums = Array(data.time.bins).fill(0)
+  for (const {bin, n} of counts.filter(test)) sums[bin] += n
+  return sums
+}
 function showFates() {
   const {begin, last, step, bins, seconds, bytes} = data.time, [done, gone, failed, untried] = fates(() => true)
   const rows = done + gone + failed + untried, left = failed + untried, day = Math.min(bins, Math.ceil(86400 / step))
