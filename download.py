@@ -2692,10 +2692,7 @@ class Pool:
             pool.active  # noqa: B018  # who asks has it begin
         return pool
 
-    def look(self, pace: Pace, now: float) -> None:
-        """What a cluster has to do now and then."""
-
-    def free(self) -> Collection[str]:
+    def free(self, pace: Pace, now: float) -> Collection[str]:
         """The routes by which a task may start now."""
         return self.settings.routes if self.flying < self.settings.num_processes else ()
 
@@ -2827,8 +2824,8 @@ class Cluster:
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.ray = connect()
 
-    def look(self, pace: Pace, now: float) -> None:
-        """Use the nodes that are ready, lose those that cannot go on, and look for others now and then."""
+    def free(self, pace: Pace, now: float) -> Collection[str]:
+        """The routes by which a task may start now, of the nodes that are ready and can go on. Looks for nodes, too."""
         if now - self.looked >= self.LOOK:
             self.looked = now
             self.find_nodes(now)
@@ -2837,6 +2834,7 @@ class Cluster:
                 self.welcome(node, pace)
             if node.actor and node.broken:
                 self.lose(node, pace, now)
+        return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
 
     def find_nodes(self, now: float) -> None:
         found = {one['NodeID']: one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')}
@@ -2882,9 +2880,6 @@ class Cluster:
                 pace.remove(way, now)
         if all(other.failures >= self.ENOUGH and not other.actor for other in self.nodes.values()):
             pace.stop = f'no node can go on ({words})'
-
-    def free(self) -> Collection[str]:
-        return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
 
     def submit(self, task: Task) -> concurrent.futures.Future:
         node, route = self.ways[task.route]
@@ -2941,8 +2936,7 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
             ledger.remember(pace.learned)
         if pace.stop:
             end = min(end, now + 3)  # s for what is almost done
-        pool.look(pace, time.time())
-        while (free := pool.free()) and (task := pace.next(time.time(), free)):
+        while (free := pool.free(pace, time.time())) and (task := pace.next(time.time(), free)):
             future = pool.submit(task)
             flying[future] = task
             future.add_done_callback(came.put)
