@@ -3453,8 +3453,6 @@ def read_block(source: str) -> Iterator[tuple[str, str, str, str]]:
     for node in ast.parse(source).body:
         target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, 'targets', [None])[0]
         if isinstance(target, ast.Name):
-            if not target.id.islower():
-                return
             heading = next((comments[n] for n in range(node.lineno - 1, above, -1) if n in comments), heading)
             fitting = [kind for kind, (types, _) in KINDS.items() if type(globals().get(target.id)) in types]
             annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ''
