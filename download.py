@@ -3605,7 +3605,7 @@ def open_root(settings: Settings) -> None:
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}.'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
-    settings.cookies, settings.cookie_stamp = '', 0  # ns; when the file was written that was read last
+    settings.cookies = settings.cookie_stamp = ''  # stamp: of the file that was read last
     unset = path == root / 'cookies.txt' and not path.exists()
     require(unset or path.is_file(), f'cookie_path = {path}: is no file')
     try:
@@ -3633,11 +3633,11 @@ def read_cookies(path: Path) -> str:
 def renew_cookies(settings: Settings) -> bool:
     """Whether there are new cookies: the file was put there, replaced or taken away."""
     path, former = settings.cookie_path, settings.cookies
+    if (now := stamp(path)) == settings.cookie_stamp:
+        return False
+    settings.cookie_stamp = now
     try:
-        stamp = path.stat().st_mtime_ns if path.exists() else 0
-        if stamp != settings.cookie_stamp:
-            settings.cookie_stamp = stamp
-            settings.cookies = read_cookies(path)
+        settings.cookies = read_cookies(path)
     except (UsageError, OSError) as error:
         say(f'{error}; going on with the former cookies')
     if settings.cookies != former:
