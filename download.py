@@ -3815,14 +3815,14 @@ def look(settings: Settings) -> str:
         if settings.dry_run:
             return '\n'.join([plan(job), *others])
         table = coverage(job)
-        if (page := Path(settings.report or '')).suffix.lower() in ('.html', '.htm'):
-            write_page(page, job, table)
-            return f'{len(table) - 1} classes in {page}'
-    if not settings.report:
-        return '\n'.join([headline(settings), show_coverage(table), *others])
-    with replacing(Path(settings.report)) as out:
-        csv.writer(out, lineterminator='\n').writerows(table)
-    return f'{len(table) - 1} classes in {settings.report}'
+        if not settings.report:
+            return '\n'.join([headline(settings), show_coverage(table), *others])
+        if (file := Path(settings.report)).suffix.lower() in ('.html', '.htm'):
+            write_page(file, job, table)
+        else:
+            with replacing(file) as out:
+                csv.writer(out, lineterminator='\n').writerows(table)
+    return f'{len(table) - 1} classes in {file}'
 
 
 def settle_rows(job: Job) -> int:
