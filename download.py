@@ -3176,22 +3176,19 @@ const $ = id => document.getElementById(id), data = JSON.parse($('data').textCon
 const sum = numbers => numbers.reduce((all, n) => all + n, 0)
 const number = n => Math.round(n).toLocaleString('en'), share = (n, of) => (100 * n / (of || 1)).toFixed(1) + ' %'
 const date = at => new Date(1000 * at).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'})
-function make(name, attributes, ...inside) {  // append() makes text of a string: a stranger's words are never markup
-  const made = document.createElement(name)
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value)
+function make(name, properties, ...inside) {  // append() makes text of a string: a stranger's words are never markup
+  const made = Object.assign(document.createElement(name), properties)
   made.append(...inside)
   return made
 }
-function piece(kind, part, title) {  // of a bar, or of a chart's column
-  return Object.assign(make('span', {class: kind, title}), {style: `flex: 0 0 ${100 * part}%`})
-}
+const piece = (className, part, title = '') => make('span', {className, title, style: `flex: 0 0 ${100 * part}%`})
 function bar(parts, whole = sum(Object.values(parts)) || 1) {  // parts: how many by kind
   const told = Object.entries(parts).map(([kind, n]) => `${kind} ${number(n)}`).join(', ')
-  const pieces = Object.entries(parts).map(([kind, n]) => piece(kind, n / whole, ''))
-  return make('div', {class: 'bar', role: 'img', 'aria-label': told}, ...pieces)
+  const pieces = Object.entries(parts).map(([kind, n]) => piece(kind, n / whole))
+  return make('div', {className: 'bar', role: 'img', ariaLabel: told}, ...pieces)
 }
 function row(name, ...cells) {
-  const whole = cells.map(cell => make('td', {class: cell.length > 20 ? 'words' : ''}, cell))
+  const whole = cells.map(cell => make('td', {className: cell.length > 20 ? 'words' : ''}, cell))
   return make('tr', {}, make('th', {scope: 'row'}, name), ...whole)
 }
 function chart(id, title, series) {  // of each: kind, name, results by bin
@@ -3200,10 +3197,10 @@ function chart(id, title, series) {  // of each: kind, name, results by bin
   const highest = Math.max(1, ...places.map(height)), label = `${title}, at most ${hourly(highest)}`
   const columns = places.map(x => make('div', {}, ...series.map(([kind, name, of]) =>
     piece(kind, of[x] / highest, `${date(begin + x * step)}: ${name} ${hourly(of[x])}`))))
-  const made = make('div', {class: 'chart', role: 'img', 'aria-label': label}, ...columns)
-  const keys = series.map(([kind, name]) => make('span', {}, make('span', {class: 'key ' + kind}, '■ '), name))
-  const ends = make('div', {class: 'row ends soft'}, make('span', {}, date(begin)), make('span', {}, date(last)))
-  $(id).append(make('figcaption', {}, label), make('div', {class: 'row soft'}, ...keys), made, ends)
+  const made = make('div', {className: 'chart', role: 'img', ariaLabel: label}, ...columns)
+  const keys = series.map(([kind, name]) => make('span', {}, make('span', {className: 'key ' + kind}, '■ '), name))
+  const ends = make('div', {className: 'row ends soft'}, make('span', {}, date(begin)), make('span', {}, date(last)))
+  $(id).append(make('figcaption', {}, label), make('div', {className: 'row soft'}, ...keys), made, ends)
 }
 // ---- how far it is, and what is lost
 const counts = data.counts.map(([list, bin, status, reason, n]) => ({list, bin, status: status || 'left', reason, n}))
@@ -3245,14 +3242,13 @@ function showLosses() {
   if (series.length) chart('nights', 'Losses over time', series)
 }
 // ---- classes: all, sorted by a column, or in the branches of the ontology
-const classes = data.classes.map(([tag, label, rows, there, left], at) => ({tag, label, rows, there, left, at,
+const classes = data.classes.map(([, label, rows, there, left], at) => ({label, rows, there, left, at,
   lost: rows - there - left, share: (rows - there - left) / (rows || 1)}))
 const lower = new Set(Object.values(data.branches).flat()), roots = classes.filter(one => !lower.has(one.at))
 const order = {by: 'share', up: false}, unfolded = new Set(), MOST = 1000  // rows that are shown at a time
 function classRow(one, depth, id, open) {  // open: undefined where nothing is below
-  const name = make('div', {}), {at, label, rows, there, lost, left} = one
-  name.style.paddingLeft = depth + 'rem'
-  const fold = {id, class: 'fold', 'aria-expanded': open, 'aria-label': 'below ' + label}
+  const {at, label, rows, there, lost, left} = one, fold = {id, ariaExpanded: open, ariaLabel: 'below ' + label}
+  const name = make('div', {style: `padding-left: ${depth}rem`})
   if (open !== undefined) name.append(make('button', fold, open ? '▾' : '▸'))
   name.append(at in data.drawn ? make('button', {value: at, title: 'listen'}, label) : label)
   return rows ? row(name, ...[rows, there, left].map(number), share(lost, rows), bar({there, lost, left})) : row(name)
@@ -3273,8 +3269,8 @@ function listClasses() {
   walk(tree ? roots : classes.filter(one => one.rows), 0, '')
   $('classes').replaceChildren(...rows)
   $('found').textContent = number(classes.filter(one => one.rows && fits(one)).length) + ' classes'
-  for (const button of $('heads').querySelectorAll('button')) button.parentNode.setAttribute('aria-sort',
-    button.value !== order.by ? 'none' : order.up ? 'ascending' : 'descending')
+  for (const button of $('heads').querySelectorAll('button'))
+    button.parentNode.ariaSort = button.value !== order.by ? 'none' : order.up ? 'ascending' : 'descending'
   if (focus) $(focus)?.focus()  // the button of a branch is another one now
 }
 function choose({target}) {
@@ -3287,7 +3283,7 @@ function choose({target}) {
 // ---- listening
 function card([path, title, ytid, start, end, labels, captions]) {
   const address = new URL(data.way + path.split('/').map(encodeURIComponent).join('/'), document.baseURI).href
-  const player = make(data.player, {controls: '', preload: 'none', src: address, 'aria-label': title || ytid})
+  const player = make(data.player, {controls: true, preload: 'none', src: address, ariaLabel: title || ytid})
   const note = make('p', {role: 'alert'}), href = `https://www.youtube.com/watch?v=${ytid}&t=${Math.floor(start)}s`
   const link = make('a', {href, rel: 'noreferrer', target: '_blank'}, `${ytid} on YouTube, ${start} to ${end} s`)
   player.onerror = () => { note.textContent = 'No clip that plays here: ' + decodeURI(address) }
