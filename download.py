@@ -1856,16 +1856,14 @@ class Asker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.warnings = settings, list[str]()
-        self.ydls, self.ydl = dict[tuple[str, str, bool], Any](), None  # ydl: the one that asked last
+        self.open_ydl = functools.cache(functools.partial(open_ydl, settings, self.warnings))
+        self.ydl: Any = None  # the one that asked last
 
     def ask(self, task: Task, cheap: bool) -> dict[str, Any]:
         """YouTube's description of a video, formats chosen; Refused if it has none for us."""
         from yt_dlp.utils import YoutubeDLError
 
-        key, words = (task.proxy, task.cookies, cheap), ''
-        if key not in self.ydls:
-            self.ydls[key] = open_ydl(self.settings, self.warnings, *key)
-        self.ydl = self.ydls[key]
+        self.ydl, words = self.open_ydl(task.proxy, task.cookies, cheap), ''
         self.warnings.clear()
         try:
             info = self.ydl.extract_info(task.segment.url, download=False)
