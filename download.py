@@ -2676,7 +2676,7 @@ class Pool:
     def __init__(self, settings: Settings) -> None:
         settings.num_processes = settings.num_processes or processes_here()
         check_files(settings.num_processes)
-        self.settings, self.flying, self.broken = settings, 0, 0  # broken: pools in a row without a result
+        self.settings, self.broken = settings, 0  # broken: pools in a row without a result
         http_flags = find_ffmpeg(settings)
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
@@ -2692,10 +2692,10 @@ class Pool:
 
     def free(self, pace: Pace, now: float) -> Collection[str]:
         """The routes by which a task may start now."""
-        return self.settings.routes if self.flying < self.settings.num_processes else ()
+        flying = sum(route.flying for route in pace.routes.values())
+        return self.settings.routes if flying < self.settings.num_processes else ()
 
     def submit(self, task: Task) -> concurrent.futures.Future:
-        self.flying += 1
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
         if not self.pool.active:  # one died with the lock of all, or while none had a task
             self.broken += 1
@@ -2707,7 +2707,6 @@ class Pool:
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""
-        self.flying -= 1
         try:
             result, self.broken = future.result(), 0
             return result
