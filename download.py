@@ -1676,7 +1676,6 @@ def verify_clips(ledgers: list[Ledger]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- fetch
-
 Source = dict[str, Any]  # a format, as yt-dlp describes it, with its `length` (s)
 SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTube rounds, and still be whole
 SOUND = 'ba{way}/b{way}{low}/b{way}'  # what to make a clip of, as yt-dlp's -f has it, the best first
@@ -2948,7 +2947,6 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
 
 
 # -------------------------------------------------------------------------------------------------------------- show
-
 PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
 OPEN = (FAILED, '')  # statuses of rows that are not settled; '': not tried
 
@@ -3089,7 +3087,6 @@ def show_coverage(table: list[list]) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- page
-
 MEANINGS = {  # reason -> what it means, and what mends it; '': of all others, by which YouTube refuses an address
     '': 'YouTube refuses. Waiting, cookies.txt or other addresses (proxies) help.',
     'age': 'Only for adults who are logged in. Put cookies.txt there, then run with --again age.',
@@ -3308,8 +3305,6 @@ for (const show of [showFates, showLosses, listClasses, listen]) show()
 """
 
 
-
-
 def way_to(root: Path, page: Path) -> str:
     """The address of the root as a page sees it: relative, so that both may move together."""
     try:
@@ -3395,8 +3390,6 @@ def write_page(page: Path, job: Job, table: list[list]) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------------- main
-
-
 NONE = type(None)
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
