@@ -3241,10 +3241,12 @@ const classes = data.classes.map(([, label, rows, there, left], at) => ({label, 
 const lower = new Set(Object.values(data.branches).flat()), roots = classes.filter(one => !lower.has(one.at))
 const order = {by: 'share', up: false}, unfolded = new Set(), MOST = 1000  // rows that are shown at a time
 function classRow(one, depth, id, open) {  // open: undefined where nothing is below
-  const {at, label, rows, there, lost, left} = one, fold = {id, ariaExpanded: open, ariaLabel: 'below ' + label}
-  const name = make('div', {style: `padding-left: ${depth}rem`})
+  const {at, label, rows, there, lost, left} = one, name = make('div', {style: `padding-left: ${depth}rem`})
+  const unfold = () => { unfolded.delete(id) || unfolded.add(id); listClasses() }
+  const choose = () => { $('class').value = at; $('class').focus(); listen() }
+  const fold = {id, ariaExpanded: open, ariaLabel: 'below ' + label, onclick: unfold}
   if (open !== undefined) name.append(make('button', fold, open ? '▾' : '▸'))
-  name.append(at in data.drawn ? make('button', {value: at, title: 'listen'}, label) : label)
+  name.append(at in data.drawn ? make('button', {title: 'listen', onclick: choose}, label) : label)
   return rows ? row(name, ...[rows, there, left].map(number), share(lost, rows), bar({there, lost, left})) : row(name)
 }
 function listClasses() {
@@ -3263,15 +3265,13 @@ function listClasses() {
   walk(tree ? roots : classes.filter(one => one.rows), 0, '')
   $('classes').replaceChildren(...rows)
   $('found').textContent = number(classes.filter(one => one.rows && fits(one)).length) + ' classes'
-  for (const button of $('heads').querySelectorAll('button'))
+  for (const button of heads)
     button.parentNode.ariaSort = button.value !== order.by ? 'none' : order.up ? 'ascending' : 'descending'
   if (focus) $(focus)?.focus()  // the button of a branch is another one now
 }
-function choose({target}) {
-  if (target.localName !== 'button') return
-  if (target.closest('thead')) Object.assign(order, {up: order.by === target.value && !order.up, by: target.value})
-  else if (target.id) unfolded.delete(target.id) || unfolded.add(target.id)
-  else $('class').value = target.value, $('class').focus(), listen()
+const heads = document.querySelectorAll('#heads button')
+for (const button of heads) button.onclick = () => {
+  Object.assign(order, {up: order.by === button.value && !order.up, by: button.value})
   listClasses()
 }
 // ---- listening
@@ -3296,7 +3296,6 @@ $('class').append(make('option', {value: -1}, 'all'), ...heard.map(one => make('
 $('about').textContent = `${data.about}, ${date(data.at)}`
 $('branches').hidden = !lower.size
 for (const id of ['filter', 'tree']) $(id).oninput = listClasses
-for (const id of ['heads', 'classes']) $(id).onclick = choose
 for (const id of ['class', 'many']) $(id).onchange = listen
 $('again').onclick = listen
 for (const show of [showFates, showLosses, listClasses, listen]) show()
