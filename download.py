@@ -3393,19 +3393,15 @@ NONE = type(None)
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
-def number(text: str) -> Any:
+def from_json(text: str, what: str = 'JSON, such as {"retries": 3}') -> Any:
     try:
         return json.loads('null' if text.lower() == 'none' else text)
     except ValueError:
         thousands = f', such as {text[:-1]}000' if re.fullmatch(r'\d+k', text.lower()) else ''
-        raise argparse.ArgumentTypeError(f'{text!r} is no number; use digits{thousands}') from None
+        raise argparse.ArgumentTypeError(f'{text!r} is no {what}{thousands}') from None
 
 
-def from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no JSON, such as {{"retries": 3}}') from None
+number = functools.partial(from_json, what='number; use digits')
 
 
 KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> its types, how argparse reads the flag
