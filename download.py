@@ -3371,8 +3371,8 @@ def describe_all(page: Path, job: Job, table: list[list]) -> dict[str, Any]:
     settings, places = job.settings, {tag or label: at for at, (tag, label, *_) in enumerate(table[1:])}
     classes, drawn, (when, counts) = [row[:5] for row in table[1:]], draw_clips(job, places), count_over_time(job)
     meanings = {reason: MEANINGS.get(reason, MEANINGS['']) for *_, reason, _ in counts if reason}
-    told = {'about': f'{", ".join(job.reader.ids)} as {settings.ext} in {settings.wavs}', 'at': time.time()}
-    told |= {'way': way_to(settings.root, page), 'player': 'video' if settings.ext == 'mp4' else 'audio'}
+    told = {'about': headline(settings), 'at': time.time(), 'way': way_to(settings.root, page)}
+    told |= {'player': 'video' if settings.ext == 'mp4' else 'audio'}
     told |= {'lists': job.reader.ids, 'time': when, 'counts': counts, 'meanings': meanings}
     told |= {'classes': classes, 'branches': grow_branches(settings, classes), 'drawn': drawn}
     return told | {'clips': describe_clips(job, set[int]().union(*drawn.values()))}
