@@ -2747,7 +2747,7 @@ def connect() -> Any:
 
     address = os.environ.get('RAY_ADDRESS', '')
     host, _, port = address.rpartition(':')
-    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {ending: signal.getsignal(ending) for ending in ENDINGS}
     say('connecting to Ray ...')
     try:
         if host and port.isdecimal():  # else Ray tries for minutes, deaf to Ctrl-C
@@ -2757,8 +2757,8 @@ def connect() -> Any:
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise UsageError(f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={address})') from None
     finally:
-        for name, handler in handlers.items():
-            signal.signal(name, handler)
+        for ending, handler in handlers.items():
+            signal.signal(ending, handler)
     return ray
 
 
@@ -3873,9 +3873,9 @@ INSTEAD = {'merge': merge_ledgers, 'pack': pack_clips, 'dry_run': look, 'report'
 
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
-    for name in {'SIGTERM', 'SIGHUP'} & set(dir(signal)):  # a scheduler's or a closing terminal's request is a Ctrl-C
-        if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    for ending in ENDINGS:  # a scheduler's or a closing terminal's request is a Ctrl-C
+        if signal.getsignal(ending) == signal.SIG_DFL:
+            signal.signal(ending, signal.default_int_handler)
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name) or open(os.devnull, 'w')  # noqa: SIM115  # where the shell has closed it
         stream.reconfigure(errors='replace')  # no title ends the run where it cannot be shown
