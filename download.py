@@ -164,7 +164,6 @@ too large     later      sure   ^download: more than
 media         doubt      sure   ^download: |^ffmpeg.*(timed out|reset|refused|unreachable|resolve|end of file)
 media         doubt      sure   ^ffmpeg.*(5xx|50\d|i/o error|input/output)
 media         failed     sure   ^ffmpeg
-timeout       doubt      sure   ^not done within
 too short     gone       sure   ^the video ends
 damaged       later      maybe  ^every format with sound ends
 dubbed        later      maybe  ^the original sound has no address
@@ -2712,8 +2711,7 @@ class Pool:
         except (concurrent.futures.CancelledError, BrokenProcessPool):
             return None
         except concurrent.futures.TimeoutError:
-            late = Refused(f'not done within {self.settings.clip_timeout} s')
-            return Result(task.segment, late.verdict, late.reason, late.words)
+            return Result(task.segment, DOUBT, 'timeout', f'not done within {self.settings.clip_timeout} s')
         except pebble.ProcessExpired as died:
             say(f'a worker died (exit code {died.exitcode}) over {task.segment.ytid}; another one goes on')
             return Result(task.segment, FAILED, DIED, f'its process ended (exit code {died.exitcode})')
