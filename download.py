@@ -1982,7 +1982,7 @@ def describe(settings: Settings, path: Path, made: Path, info: Mapping[str, Any]
     told = {name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None}
     content = made.read_bytes()
     seen = {'duration': round(duration, 3), 'bytes': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
-    return {'path': path.relative_to(settings.root).as_posix(), 'ext': settings.ext, **told, **seen}
+    return {'path': path.relative_to(settings.root).as_posix(), **told, **seen}
 
 
 def download(ydl: Any, info: dict[str, Any], source: Source, path: Path, most: float) -> None:
