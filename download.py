@@ -2679,14 +2679,17 @@ class Pool:
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
         self.given, self.context = (settings, Path(self.scratch.name), http_flags), start_method()
-        self.pool = self.make()
+        try:
+            self.begin()
+        except KeyboardInterrupt:  # that was held back meanwhile
+            self.close()
+            raise
 
-    def make(self) -> pebble.ProcessPool:
-        """A pool that has begun."""
+    def begin(self) -> None:
+        """Start the processes."""
         with no_interrupts():
-            pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
-            pool.active  # noqa: B018  # who asks has it begin
-        return pool
+            self.pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
+            self.pool.active  # noqa: B018  # who asks has it begin
 
     def free(self, pace: Pace, now: float) -> Collection[str]:
         """The routes by which a task may start now."""
@@ -2700,7 +2703,7 @@ class Pool:
             if self.broken > 20:
                 raise OSError('worker processes end as soon as they begin')
             self.end()
-            self.pool = self.make()
+            self.begin()
         return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
