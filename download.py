@@ -164,7 +164,6 @@ too large     later      sure   ^download: more than
 media         doubt      sure   ^download: |^ffmpeg.*(timed out|reset|refused|unreachable|resolve|end of file)
 media         doubt      sure   ^ffmpeg.*(5xx|50\d|i/o error|input/output)
 media         failed     sure   ^ffmpeg
-timeout       doubt      sure   ^not done within
 too short     gone       sure   ^the video ends
 damaged       later      maybe  ^every format with sound ends
 dubbed        later      maybe  ^the original sound has no address
@@ -227,12 +226,8 @@ class Segment(NamedTuple):
     cheap: bool = True  # ask with the single cheap request first
     nowhere: frozenset[str] = frozenset()  # routes in whose country it is not shown
     unproven: bool = False  # it was said to be gone, without proof
-    mark: str = ''  # behind the ytid in its name: _<start in ms>[_<end in ms>], but for AudioSet's own clips
-    clip: int = 0  # its number in the ledger
-
-    @property
-    def id(self) -> str:
-        return f'id_{self.ytid}{self.mark}'
+    id: str = ''  # in the ledger: id_<ytid>[_<start in ms>[_<end in ms>]]; of AudioSet's own clips only the video's
+    clip: int = 0  # its number there
 
     @property
     def nominal(self) -> float:
@@ -1327,7 +1322,7 @@ class Job:
         query = f'SELECT {columns} FROM {tables} WHERE {condition}{self.where} ORDER BY c.id, l.rank LIMIT {most}'
         found = dict[int, Segment]()
         for id, name, *told, tagset, at, split in self.db.execute(query, values):
-            found.setdefault(id, Segment(*told, self.classes[tagset], split, at, clip=id, mark=name[14:]))
+            found.setdefault(id, Segment(*told, self.classes[tagset], split, at, id=name, clip=id))
         return list(found.values())
 
 
@@ -1609,7 +1604,6 @@ def verify_clips(ledgers: list[Ledger]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- fetch
-
 Source = dict[str, Any]  # a format, as yt-dlp describes it, with its `length` (s)
 SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTube rounds, and still be whole
 SOUND = 'ba{way}/b{way}{low}/b{way}'  # what to make a clip of, as yt-dlp's -f has it, the best first
@@ -1790,16 +1784,14 @@ class Asker:
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.warnings = settings, list[str]()
-        self.ydls, self.ydl = dict[tuple[str, str, bool], Any](), None  # ydl: the one that asked last
+        self.open_ydl = functools.cache(functools.partial(open_ydl, settings, self.warnings))
+        self.ydl: Any = None  # the one that asked last
 
     def ask(self, task: Task, cheap: bool) -> dict[str, Any]:
         """YouTube's description of a video, formats chosen; Refused if it has none for us."""
         from yt_dlp.utils import YoutubeDLError
 
-        key, words = (task.proxy, task.cookies, cheap), ''
-        if key not in self.ydls:
-            self.ydls[key] = open_ydl(self.settings, self.warnings, *key)
-        self.ydl = self.ydls[key]
+        self.ydl, words = self.open_ydl(task.proxy, task.cookies, cheap), ''
         self.warnings.clear()
         try:
             info = self.ydl.extract_info(task.segment.url, download=False)
@@ -1853,7 +1845,7 @@ def check_ydl_opts(settings: Settings) -> None:
     try:
         for cheap in (True, False):
             open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
-    except (YoutubeDLError, *CONFUSED) as error:
+    except (YoutubeDLError, SyntaxError, *CONFUSED) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
@@ -1902,8 +1894,8 @@ def may_adopt(settings: Settings, path: Path) -> bool:
 
 def place(settings: Settings, segment: Segment) -> Path:
     """Where a clip belongs. Folders of 5000 are what file systems and people can still look into."""
-    fields = {key: getattr(segment, key) for key in ('ytid', 'split', 'start', 'end', 'index')}
-    return settings.wavs / f'{settings.name.format(**fields, part=segment.index // 5000)}{segment.mark}.{settings.ext}'
+    name, seconds = settings.name.format(**segment._asdict(), part=segment.index // 5000), segment.id[14:]
+    return settings.wavs / f'{name}{seconds}.{settings.ext}'
 
 
 def bring(made: Path, folder: Path) -> Path:
@@ -1920,7 +1912,7 @@ def describe(settings: Settings, path: Path, made: Path, info: Mapping[str, Any]
     told = {name: info[name] for name in ('title', 'format_id', 'language', 'padded') if info.get(name) is not None}
     content = made.read_bytes()
     seen = {'duration': round(duration, 3), 'bytes': len(content), 'sha256': hashlib.sha256(content).hexdigest()}
-    return {'path': path.relative_to(settings.root).as_posix(), 'ext': settings.ext, **told, **seen}
+    return {'path': path.relative_to(settings.root).as_posix(), **told, **seen}
 
 
 def download(ydl: Any, info: dict[str, Any], source: Source, path: Path, most: float) -> None:
@@ -2612,7 +2604,7 @@ class Pool:
     def __init__(self, settings: Settings) -> None:
         settings.num_processes = settings.num_processes or processes_here()
         check_files(settings.num_processes)
-        self.settings, self.flying, self.broken = settings, 0, 0  # broken: pools in a row without a result
+        self.settings, self.broken = settings, 0  # broken: pools in a row without a result
         http_flags = find_ffmpeg(settings)
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
@@ -2629,15 +2621,12 @@ class Pool:
             self.pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
             self.pool.active  # noqa: B018  # who asks has it begin
 
-    def look(self, pace: Pace, now: float) -> None:
-        """What a cluster has to do now and then."""
-
-    def free(self) -> Collection[str]:
+    def free(self, pace: Pace, now: float) -> Collection[str]:
         """The routes by which a task may start now."""
-        return self.settings.routes if self.flying < self.settings.num_processes else ()
+        flying = sum(route.flying for route in pace.routes.values())
+        return self.settings.routes if flying < self.settings.num_processes else ()
 
     def submit(self, task: Task) -> concurrent.futures.Future:
-        self.flying += 1
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
         if not (self.pool and self.pool.active):  # one died with the lock of all, or while none had a task
             self.start()
@@ -2645,15 +2634,13 @@ class Pool:
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""
-        self.flying -= 1
         try:
             result, self.broken = future.result(), 0
             return result
         except (concurrent.futures.CancelledError, BrokenProcessPool):
             return None
         except concurrent.futures.TimeoutError:
-            late = Refused(f'not done within {self.settings.clip_timeout} s')
-            return Result(task.segment, late.verdict, late.reason, late.words)
+            return Result(task.segment, DOUBT, 'timeout', f'not done within {self.settings.clip_timeout} s')
         except pebble.ProcessExpired as died:
             say(f'a worker died (exit code {died.exitcode}) over {task.segment.ytid}; another one goes on')
             return Result(task.segment, FAILED, DIED, f'its process ended (exit code {died.exitcode})')
@@ -2689,7 +2676,7 @@ def connect() -> Any:
 
     address = os.environ.get('RAY_ADDRESS', '')
     host, _, port = address.rpartition(':')
-    handlers = {name: signal.getsignal(name) for name in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {ending: signal.getsignal(ending) for ending in ENDINGS}
     say('connecting to Ray ...')
     try:
         if host and port.isdecimal():  # else Ray tries for minutes, deaf to Ctrl-C
@@ -2699,8 +2686,8 @@ def connect() -> Any:
     except (OSError, RuntimeError, ValueError, ImportError) as error:
         raise UsageError(f'ray: {" ".join(str(error).split())[:300]} (RAY_ADDRESS={address})') from None
     finally:
-        for name, handler in handlers.items():
-            signal.signal(name, handler)
+        for ending, handler in handlers.items():
+            signal.signal(ending, handler)
     return ray
 
 
@@ -2763,8 +2750,8 @@ class Cluster:
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.ray = connect()
 
-    def look(self, pace: Pace, now: float) -> None:
-        """Use the nodes that are ready, lose those that cannot go on, and look for others now and then."""
+    def free(self, pace: Pace, now: float) -> Collection[str]:
+        """The routes by which a task may start now, of the nodes that are ready and can go on. Looks for nodes, too."""
         if now - self.looked >= self.LOOK:
             self.looked = now
             self.find_nodes(now)
@@ -2773,6 +2760,7 @@ class Cluster:
                 self.welcome(node, pace)
             if node.actor and node.broken:
                 self.lose(node, pace, now)
+        return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
 
     def find_nodes(self, now: float) -> None:
         found = {one['NodeID']: one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')}
@@ -2818,9 +2806,6 @@ class Cluster:
                 pace.remove(way, now)
         if all(other.failures >= self.ENOUGH and not other.actor for other in self.nodes.values()):
             pace.stop = f'no node can go on ({words})'
-
-    def free(self) -> Collection[str]:
-        return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
 
     def submit(self, task: Task) -> concurrent.futures.Future:
         node, route = self.ways[task.route]
@@ -2877,8 +2862,7 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
             ledger.remember(pace.learned)
         if pace.stop:
             end = min(end, now + 3)  # s for what is almost done
-        pool.look(pace, time.time())
-        while (free := pool.free()) and (task := pace.next(time.time(), free)):
+        while (free := pool.free(pace, time.time())) and (task := pace.next(time.time(), free)):
             future = pool.submit(task)
             flying[future] = task
             future.add_done_callback(came.put)
@@ -2893,7 +2877,6 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
 
 
 # -------------------------------------------------------------------------------------------------------------- show
-
 PLAIN = '{desc}{n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]'  # in tqdm's language
 OPEN = (FAILED, '')  # statuses of rows that are not settled; '': not tried
 
@@ -3034,7 +3017,6 @@ def show_coverage(table: list[list]) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- page
-
 MEANINGS = {  # reason -> what it means, and what mends it; '': of all others, by which YouTube refuses an address
     '': 'YouTube refuses. Waiting, cookies.txt or other addresses (proxies) help.',
     'age': 'Only for adults who are logged in. Put cookies.txt there, then run with --again age.',
@@ -3065,32 +3047,29 @@ MEANINGS = {  # reason -> what it means, and what mends it; '': of all others, b
 }
 PAGE = r"""<!doctype html>
 <html lang="en"><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src {script}; style-src {style};
-  media-src 'self' file:; base-uri 'none'; form-action 'none'">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; script-src 'nonce-{nonce}';
+  style-src 'nonce-{nonce}'; media-src 'self' file:; base-uri 'none'; form-action 'none'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>AudioSet: what came of it</title>
-<style>
-:root { color-scheme: light dark; --back: light-dark(#fff, #12161c); --soft: light-dark(#525d6b, #a5b0bf);
-  --box: light-dark(#f3f5f8, #1b212a); --line: light-dark(#d3d9e1, #38414e); --link: light-dark(#0b57c2, #82b4ff) }
-* { box-sizing: border-box }
+<style nonce="{nonce}">
+:root { color-scheme: light dark; --soft: light-dark(#525d6b, #a5b0bf); --box: light-dark(#f3f5f8, #1b212a) }
 body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
-  color: light-dark(#1b2330, #e6eaf0); background: var(--back) }
+  background: Canvas }
 h2 { margin: 2.5rem 0 .75rem } h3 { font-size: 1rem; margin: 0 } p { margin: .5rem 0 } .soft, dt { color: var(--soft) }
-button, input, select { font: inherit; color: inherit; background: var(--box); border: 1px solid var(--soft);
-  border-radius: .4rem; padding: .25rem .6rem; max-width: 100% } label { max-width: 100% }
-th button { background: none; border: 0; padding: 0 .2rem; text-align: left; cursor: pointer }
-a, tbody button { color: var(--link) } :focus-visible { outline: 3px solid var(--link) }
+button, input, select, label { font: inherit; max-width: 100%; box-sizing: border-box }
+tr button { background: none; border: 0; padding: 0 .2rem; text-align: left } tbody button { color: LinkText }
 dl, ul { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, minmax(10rem, 1fr)); padding: 0 }
 ul { list-style: none; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)) }
 dl div, li { background: var(--box); border-radius: .6rem; padding: .6rem .8rem } dd { margin: 0; font-size: 1.2rem }
 audio, video { width: 100% } video { aspect-ratio: 16 / 9 }
-.wide { overflow: auto; max-height: 40rem } thead { position: sticky; top: 0; background: var(--back) }
+.wide { overflow: auto; max-height: 40rem } thead { position: sticky; top: 0; background: Canvas }
 table { border-collapse: collapse; width: 100%; overflow-wrap: normal } tbody th { font-weight: 400 }
-th, td { text-align: right; padding: .25rem .5rem; vertical-align: top } tr { border-bottom: 1px solid var(--line) }
-th:first-child, th:last-child, .words { text-align: left; min-width: 9rem } th:last-child { width: 24% }
-th.words { min-width: 15rem } .key { color: var(--kind) }
-figure { margin: 1.5rem 0 } svg { display: block; width: 100%; background: var(--box) } .chart { height: 9rem }
-.bar { height: .8rem; margin: .35rem 0 } rect { fill: var(--kind); shape-rendering: crispEdges }
+th, td { text-align: right; padding: .25rem .5rem; vertical-align: top }
+tr { border-bottom: 1px solid light-dark(#d3d9e1, #38414e) } th:last-child { width: 24% }
+th:first-child, th:last-child, .words { text-align: left; min-width: 9rem } th.words { min-width: 15rem }
+.bar, .chart { display: flex; background: var(--box) } .bar { height: .8rem; margin: .35rem 0 } .chart { height: 9rem }
+.chart div { flex: 1; display: flex; flex-direction: column-reverse }
+.bar span, .chart span { background: var(--kind) } .key { color: var(--kind) } figure { margin: 1.5rem 0 }
 .row { display: flex; flex-wrap: wrap; gap: .25rem 1rem; align-items: center } .ends { justify-content: space-between }
 .done, .there, .c2 { --kind: light-dark(#1d7d50, #3fbf83) } .gone, .lost, .c0 { --kind: light-dark(#c2410c, #f08a5d) }
 .failed, .c3 { --kind: light-dark(#a37100, #e0b23c) } .left, .c5 { --kind: light-dark(#808a99, #76818f) }
@@ -3116,54 +3095,46 @@ figure { margin: 1.5rem 0 } svg { display: block; width: 100%; background: var(-
 <p class="row"><label>Class <select id="class"></select></label> <label>Clips <input id="many" type="number" min="1"
   max="30" value="6"></label> <button id="again">Again</button> <span id="chosen" role="status"></span>
 <ul id="clips"></ul></main>
-<script type="application/json" id="data">{data}</script><script>
+<script type="application/json" id="data">{data}</script><script nonce="{nonce}">
 const $ = id => document.getElementById(id), data = JSON.parse($('data').textContent)
 const sum = numbers => numbers.reduce((all, n) => all + n, 0)
 const number = n => Math.round(n).toLocaleString('en'), share = (n, of) => (100 * n / (of || 1)).toFixed(1) + ' %'
 const date = at => new Date(1000 * at).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'})
-function make(name, attributes, ...inside) {  // append() makes text of a string: a stranger's words are never markup
-  const drawn = ['svg', 'rect', 'title'].includes(name)
-  const made = drawn ? document.createElementNS('http://www.w3.org/2000/svg', name) : document.createElement(name)
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value)
+function make(name, properties, ...inside) {  // append() makes text of a string: a stranger's words are never markup
+  const made = Object.assign(document.createElement(name), properties)
   made.append(...inside)
   return made
 }
-const canvas = (kind, width, height, label) => make('svg', {class: kind, viewBox: `0 0 ${width} ${height}`,
-  preserveAspectRatio: 'none', role: 'img', 'aria-label': label})
-function bar(parts, whole = sum(Object.values(parts))) {  // parts: how many by kind
+const piece = (className, part, title = '') => make('span', {className, title, style: `flex: 0 0 ${100 * part}%`})
+function bar(parts, whole = sum(Object.values(parts)) || 1) {  // parts: how many by kind
   const told = Object.entries(parts).map(([kind, n]) => `${kind} ${number(n)}`).join(', ')
-  const made = canvas('bar', whole || 1, 1, told)
-  let x = 0
-  for (const [kind, width] of Object.entries(parts)) {
-    made.append(make('rect', {class: kind, x, width, height: 1}))
-    x += width
-  }
-  return made
+  const pieces = Object.entries(parts).map(([kind, n]) => piece(kind, n / whole))
+  return make('div', {className: 'bar', role: 'img', ariaLabel: told}, ...pieces)
 }
 function row(name, ...cells) {
-  const whole = cells.map(cell => make('td', {class: cell.length > 20 ? 'words' : ''}, cell))
+  const whole = cells.map(cell => make('td', {className: cell.length > 20 ? 'words' : ''}, cell))
   return make('tr', {}, make('th', {scope: 'row'}, name), ...whole)
 }
 function chart(id, title, series) {  // of each: kind, name, results by bin
   const {begin, last, step, bins} = data.time, hourly = n => number(3600 * n / step) + ' an hour'
-  const height = bin => sum(series.map(([, , of]) => of.get(bin) || 0))
-  const highest = Math.max(1, ...[...Array(bins).keys()].map(height)), name = `${title}, at most ${hourly(highest)}`
-  const made = canvas('chart', bins, highest, name)
-  for (let x = 0, y = highest; x < bins; x++, y = highest)
-    for (const [kind, name, of] of series.filter(([, , of]) => of.has(x))) {
-      const told = make('title', {}, `${date(begin + x * step)}: ${name} ${hourly(of.get(x))}`)
-      made.append(make('rect', {class: kind, x, y: y -= of.get(x), width: 1, height: of.get(x)}, told))
-    }
-  const keys = series.map(([kind, name]) => make('span', {}, make('span', {class: 'key ' + kind}, '■ '), name))
-  const ends = make('div', {class: 'row ends soft'}, make('span', {}, date(begin)), make('span', {}, date(last)))
-  $(id).append(make('figcaption', {}, name), make('div', {class: 'row soft'}, ...keys), made, ends)
+  const places = [...Array(bins).keys()], height = x => sum(series.map(([, , of]) => of[x]))
+  const highest = Math.max(1, ...places.map(height)), label = `${title}, at most ${hourly(highest)}`
+  const columns = places.map(x => make('div', {}, ...series.map(([kind, name, of]) =>
+    piece(kind, of[x] / highest, `${date(begin + x * step)}: ${name} ${hourly(of[x])}`))))
+  const made = make('div', {className: 'chart', role: 'img', ariaLabel: label}, ...columns)
+  const keys = series.map(([kind, name]) => make('span', {}, make('span', {className: 'key ' + kind}, '■ '), name))
+  const ends = make('div', {className: 'row ends soft'}, make('span', {}, date(begin)), make('span', {}, date(last)))
+  $(id).append(make('figcaption', {}, label), make('div', {className: 'row soft'}, ...keys), made, ends)
 }
 // ---- how far it is, and what is lost
 const counts = data.counts.map(([list, bin, status, reason, n]) => ({list, bin, status: status || 'left', reason, n}))
 const total = test => sum(counts.filter(test).map(one => one.n))
 const fates = test => ['done', 'gone', 'failed', 'left'].map(status => total(one => one.status === status && test(one)))
-const add = (bins, {bin, n}) => bins.set(bin, (bins.get(bin) || 0) + n)
-const binned = test => counts.filter(test).reduce(add, new Map())
+function binned(test) {
+  const sums = Array(data.time.bins).fill(0)
+  for (const {bin, n} of counts.filter(test)) sums[bin] += n
+  return sums
+}
 function showFates() {
   const {begin, last, step, bins, seconds, bytes} = data.time, [done, gone, failed, untried] = fates(() => true)
   const rows = done + gone + failed + untried, left = failed + untried, day = Math.min(bins, Math.ceil(86400 / step))
@@ -3195,16 +3166,17 @@ function showLosses() {
   if (series.length) chart('nights', 'Losses over time', series)
 }
 // ---- classes: all, sorted by a column, or in the branches of the ontology
-const classes = data.classes.map(([tag, label, rows, there, left], at) => ({tag, label, rows, there, left, at,
+const classes = data.classes.map(([, label, rows, there, left], at) => ({label, rows, there, left, at,
   lost: rows - there - left, share: (rows - there - left) / (rows || 1)}))
 const lower = new Set(Object.values(data.branches).flat()), roots = classes.filter(one => !lower.has(one.at))
 const order = {by: 'share', up: false}, unfolded = new Set(), MOST = 1000  // rows that are shown at a time
 function classRow(one, depth, id, open) {  // open: undefined where nothing is below
-  const name = make('div', {}), {at, label, rows, there, lost, left} = one
-  name.style.paddingLeft = depth + 'rem'
-  const fold = {id, class: 'fold', 'aria-expanded': open, 'aria-label': 'below ' + label}
+  const {at, label, rows, there, lost, left} = one, name = make('div', {style: `padding-left: ${depth}rem`})
+  const unfold = () => { unfolded.delete(id) || unfolded.add(id); listClasses() }
+  const choose = () => { $('class').value = at; $('class').focus(); listen() }
+  const fold = {id, ariaExpanded: open, ariaLabel: 'below ' + label, onclick: unfold}
   if (open !== undefined) name.append(make('button', fold, open ? '▾' : '▸'))
-  name.append(at in data.drawn ? make('button', {value: at, title: 'listen'}, label) : label)
+  name.append(at in data.drawn ? make('button', {title: 'listen', onclick: choose}, label) : label)
   return rows ? row(name, ...[rows, there, left].map(number), share(lost, rows), bar({there, lost, left})) : row(name)
 }
 function listClasses() {
@@ -3223,21 +3195,19 @@ function listClasses() {
   walk(tree ? roots : classes.filter(one => one.rows), 0, '')
   $('classes').replaceChildren(...rows)
   $('found').textContent = number(classes.filter(one => one.rows && fits(one)).length) + ' classes'
-  for (const button of $('heads').querySelectorAll('button')) button.parentNode.setAttribute('aria-sort',
-    button.value !== order.by ? 'none' : order.up ? 'ascending' : 'descending')
+  for (const button of heads)
+    button.parentNode.ariaSort = button.value !== order.by ? 'none' : order.up ? 'ascending' : 'descending'
   if (focus) $(focus)?.focus()  // the button of a branch is another one now
 }
-function choose({target}) {
-  if (target.localName !== 'button') return
-  if (target.closest('thead')) Object.assign(order, {up: order.by === target.value && !order.up, by: target.value})
-  else if (target.id) unfolded.delete(target.id) || unfolded.add(target.id)
-  else $('class').value = target.value, $('class').focus(), listen()
+const heads = document.querySelectorAll('#heads button')
+for (const button of heads) button.onclick = () => {
+  Object.assign(order, {up: order.by === button.value && !order.up, by: button.value})
   listClasses()
 }
 // ---- listening
 function card([path, title, ytid, start, end, labels, captions]) {
   const address = new URL(data.way + path.split('/').map(encodeURIComponent).join('/'), document.baseURI).href
-  const player = make(data.player, {controls: '', preload: 'none', src: address, 'aria-label': title || ytid})
+  const player = make(data.player, {controls: true, preload: 'none', src: address, ariaLabel: title || ytid})
   const note = make('p', {role: 'alert'}), href = `https://www.youtube.com/watch?v=${ytid}&t=${Math.floor(start)}s`
   const link = make('a', {href, rel: 'noreferrer', target: '_blank'}, `${ytid} on YouTube, ${start} to ${end} s`)
   player.onerror = () => { note.textContent = 'No clip that plays here: ' + decodeURI(address) }
@@ -3256,19 +3226,12 @@ $('class').append(make('option', {value: -1}, 'all'), ...heard.map(one => make('
 $('about').textContent = `${data.about}, ${date(data.at)}`
 $('branches').hidden = !lower.size
 for (const id of ['filter', 'tree']) $(id).oninput = listClasses
-for (const id of ['heads', 'classes']) $(id).onclick = choose
 for (const id of ['class', 'many']) $(id).onchange = listen
 $('again').onclick = listen
 for (const show of [showFates, showLosses, listClasses, listen]) show()
 </script>
 </html>
 """
-
-
-def own_hash(kind: str) -> str:
-    """How the page's policy knows its own script or style, and no other."""
-    text = re.search(f'<{kind}>(.*?)</{kind}>', PAGE, re.DOTALL)[1]
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def way_to(root: Path, page: Path) -> str:
@@ -3338,42 +3301,37 @@ def describe_all(page: Path, job: Job, table: list[list]) -> dict[str, Any]:
     settings, places = job.settings, {tag or label: at for at, (tag, label, *_) in enumerate(table[1:])}
     classes, drawn, (when, counts) = [row[:5] for row in table[1:]], draw_clips(job, places), count_over_time(job)
     meanings = {reason: MEANINGS.get(reason, MEANINGS['']) for *_, reason, _ in counts if reason}
-    told = {'about': f'{", ".join(job.reader.ids)} as {settings.ext} in {settings.wavs}', 'at': time.time()}
-    told |= {'way': way_to(settings.root, page), 'player': 'video' if settings.ext == 'mp4' else 'audio'}
+    told = {'about': headline(settings), 'at': time.time(), 'way': way_to(settings.root, page)}
+    told |= {'player': 'video' if settings.ext == 'mp4' else 'audio'}
     told |= {'lists': job.reader.ids, 'time': when, 'counts': counts, 'meanings': meanings}
     told |= {'classes': classes, 'branches': grow_branches(settings, classes), 'drawn': drawn}
     return told | {'clips': describe_clips(job, set[int]().union(*drawn.values()))}
 
 
 def write_page(page: Path, job: Job, table: list[list]) -> None:
-    """One file that needs no other. Nothing in its data can end the element that they stand in."""
+    """One file that needs no other. Nothing in its data can end the element that they stand in, nor know the word by
+    which the page's policy tells its own script and style from all others."""
     text = clean(json.dumps(describe_all(page, job, table), ensure_ascii=False, separators=(',', ':')))
     text = re.sub('[<>&\u2028\u2029]', lambda mark: f'\\u{ord(mark[0]):04x}', text)
-    before, after = PAGE.replace('{script}', own_hash('script')).replace('{style}', own_hash('style')).split('{data}')
+    before, after = PAGE.replace('{nonce}', secrets.token_urlsafe()).split('{data}')
     with replacing(page) as out:
         out.writelines([before, text, after])
 
 
 # -------------------------------------------------------------------------------------------------------------- main
-
-
 NONE = type(None)
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
 
-def number(text: str) -> Any:
+def from_json(text: str, what: str = 'JSON, such as {"retries": 3}') -> Any:
     try:
         return json.loads('null' if text.lower() == 'none' else text)
     except ValueError:
         thousands = f', such as {text[:-1]}000' if re.fullmatch(r'\d+k', text.lower()) else ''
-        raise argparse.ArgumentTypeError(f'{text!r} is no number; use digits{thousands}') from None
+        raise argparse.ArgumentTypeError(f'{text!r} is no {what}{thousands}') from None
 
 
-def from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f'{text!r} is no JSON, such as {{"retries": 3}}') from None
+number = functools.partial(from_json, what='number; use digits')
 
 
 KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> its types, how argparse reads the flag
@@ -3403,8 +3361,6 @@ def read_block(source: str) -> Iterator[tuple[str, str, str, str]]:
     for node in ast.parse(source).body:
         target = node.target if isinstance(node, ast.AnnAssign) else getattr(node, 'targets', [None])[0]
         if isinstance(target, ast.Name):
-            if not target.id.islower():
-                return
             heading = next((comments[n] for n in range(node.lineno - 1, above, -1) if n in comments), heading)
             fitting = [kind for kind, (types, _) in KINDS.items() if type(globals().get(target.id)) in types]
             annotation = ast.unparse(node.annotation) if isinstance(node, ast.AnnAssign) else ''
@@ -3557,7 +3513,7 @@ def open_root(settings: Settings) -> None:
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}.'
     settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
     path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
-    settings.cookies, settings.cookie_stamp = '', 0  # ns; when the file was written that was read last
+    settings.cookies = settings.cookie_stamp = ''  # stamp: of the file that was read last
     unset = path == root / 'cookies.txt' and not path.exists()
     require(unset or path.is_file(), f'cookie_path = {path}: is no file')
     try:
@@ -3585,11 +3541,11 @@ def read_cookies(path: Path) -> str:
 def renew_cookies(settings: Settings) -> bool:
     """Whether there are new cookies: the file was put there, replaced or taken away."""
     path, former = settings.cookie_path, settings.cookies
+    if (now := stamp(path)) == settings.cookie_stamp:
+        return False
+    settings.cookie_stamp = now
     try:
-        stamp = path.stat().st_mtime_ns if path.exists() else 0
-        if stamp != settings.cookie_stamp:
-            settings.cookie_stamp = stamp
-            settings.cookies = read_cookies(path)
+        settings.cookies = read_cookies(path)
     except (UsageError, OSError) as error:
         say(f'{error}; going on with the former cookies')
     if settings.cookies != former:
@@ -3767,14 +3723,14 @@ def look(settings: Settings) -> str:
         if settings.dry_run:
             return '\n'.join([plan(job), *others])
         table = coverage(job)
-        if (page := Path(settings.report or '')).suffix.lower() in ('.html', '.htm'):
-            write_page(page, job, table)
-            return f'{len(table) - 1} classes in {page}'
-    if not settings.report:
-        return '\n'.join([headline(settings), show_coverage(table), *others])
-    with replacing(Path(settings.report)) as out:
-        csv.writer(out, lineterminator='\n').writerows(table)
-    return f'{len(table) - 1} classes in {settings.report}'
+        if not settings.report:
+            return '\n'.join([headline(settings), show_coverage(table), *others])
+        if (file := Path(settings.report)).suffix.lower() in ('.html', '.htm'):
+            write_page(file, job, table)
+        else:
+            with replacing(file) as out:
+                csv.writer(out, lineterminator='\n').writerows(table)
+    return f'{len(table) - 1} classes in {file}'
 
 
 def settle_rows(job: Job) -> int:
@@ -3847,9 +3803,9 @@ INSTEAD = {'merge': merge_ledgers, 'pack': pack_clips, 'dry_run': look, 'report'
 
 def main(argv: list[str] | None = None) -> int:
     """0: every row is settled; 1: run it again; 2: settings or input are wrong; 130: interrupted."""
-    for name in {'SIGTERM', 'SIGHUP'} & set(dir(signal)):  # a scheduler's or a closing terminal's request is a Ctrl-C
-        if signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    for ending in ENDINGS:  # a scheduler's or a closing terminal's request is a Ctrl-C
+        if signal.getsignal(ending) == signal.SIG_DFL:
+            signal.signal(ending, signal.default_int_handler)
     for name in ('stdout', 'stderr'):
         stream = getattr(sys, name) or open(os.devnull, 'w')  # noqa: SIM115  # where the shell has closed it
         stream.reconfigure(errors='replace')  # no title ends the run where it cannot be shown

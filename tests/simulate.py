@@ -21,7 +21,7 @@ def settings(**more: float) -> SimpleNamespace:
 
 
 def row(ytid: str) -> Segment:
-    return Segment(ytid, 0, 10, (), 'eval')
+    return Segment(ytid, 0, 10, (), 'eval', id=f'id_{ytid}')
 
 
 class YouTube:

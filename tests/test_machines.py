@@ -178,7 +178,7 @@ SEGMENTS = st.builds(
     tags=st.just(()),
     split=st.sampled_from(['eval', 'train.2']),
     index=st.integers(0, 3_000_000),
-    mark=st.just('') | st.integers(0, 600_000).map('_{}'.format),
+    id=st.just('') | st.integers(0, 600_000).map('id_<the video>_{}'.format),
 )
 
 
@@ -192,7 +192,7 @@ def test_names_do_not_collide_nor_escape(
     settings = argparse.Namespace(wavs=pathlib.Path('/wavs'), name=name, ext='m4a')
     places = [download.place(settings, segment).resolve() for segment in (one, other)]
     assert all(place.is_relative_to('/wavs') and not place.name.startswith('.') for place in places)
-    assert (places[0] == places[1]) <= (one.id == other.id)
+    assert (places[0] == places[1]) <= ((one.ytid, one.id) == (other.ytid, other.id))
 
 
 @pytest.mark.parametrize(

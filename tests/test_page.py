@@ -243,7 +243,7 @@ def test_everybody_can_read_it(browser: object, program: Program, width: int, th
     show(browser, report(program))
     assert browser.execute_script('return document.documentElement.scrollWidth - innerWidth') <= 0
     assert browser.execute_script(CONTRAST) == []
-    for element in browser.find_elements('css selector', 'input, select, button, audio, svg, [role=region]'):
+    for element in browser.find_elements('css selector', 'input, select, button, audio, [role=img], [role=region]'):
         assert element.accessible_name, element.get_attribute('outerHTML')
 
 
