@@ -2616,10 +2616,9 @@ class Pool:
         self.broken += 1
         if self.broken > 20:
             raise OSError('worker processes end as soon as they begin')
-        with no_interrupts():
-            self.end()
-            self.pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
-            self.pool.active  # noqa: B018  # who asks has it begin
+        self.end()
+        self.pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
+        self.pool.active  # noqa: B018  # who asks has it begin
 
     def free(self, pace: Pace, now: float) -> Collection[str]:
         """The routes by which a task may start now."""
@@ -2628,9 +2627,10 @@ class Pool:
 
     def submit(self, task: Task) -> concurrent.futures.Future:
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
-        if not (self.pool and self.pool.active):  # one died with the lock of all, or while none had a task
-            self.start()
-        return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+        with no_interrupts():  # else one could leave the pool's queue locked
+            if not (self.pool and self.pool.active):  # one died with the lock of all, or while none had a task
+                self.start()
+            return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""
