@@ -2618,7 +2618,6 @@ class Pool:
             raise OSError('worker processes end as soon as they begin')
         self.end()
         self.pool = pebble.ProcessPool(self.settings.num_processes, FRESH, open_worker, self.given, self.context)
-        self.pool.active  # noqa: B018  # who asks has it begin
 
     def free(self, pace: Pace, now: float) -> Collection[str]:
         """The routes by which a task may start now."""
@@ -2627,10 +2626,9 @@ class Pool:
 
     def submit(self, task: Task) -> concurrent.futures.Future:
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
-        with no_interrupts():  # else one could leave the pool's queue locked
-            if not (self.pool and self.pool.active):  # one died with the lock of all, or while none had a task
-                self.start()
-            return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+        if not (self.pool and self.pool.active):  # one died with the lock of all, or while none had a task
+            self.start()
+        return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""
@@ -2863,9 +2861,10 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
         if pace.stop:
             end = min(end, now + 3)  # s for what is almost done
         while (free := pool.free(pace, time.time())) and (task := pace.next(time.time(), free)):
-            future = pool.submit(task)
-            flying[future] = task
-            future.add_done_callback(came.put)
+            with no_interrupts():  # one could leave a lock of the pool locked; its processes inherit this
+                future = pool.submit(task)
+                flying[future] = task
+                future.add_done_callback(came.put)
         patience = 0.1  # s
         with contextlib.suppress(queue.Empty):
             while future := came.get(timeout=patience):
