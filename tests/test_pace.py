@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 import simulate
+from conftest import thorough
 from download import DIED, DONE, DOUBT, FAILED, GONE, HOUR, LATER, STOP, THROTTLED, Learned, Pace, Result, Task, weather
 
 NETWORK, BOT, RATE = (DOUBT, 'network'), (THROTTLED, 'bot check'), (THROTTLED, 'rate limit')
@@ -273,7 +274,7 @@ def test_the_hour_has_a_budget_of_the_users_own() -> None:
 
 
 @pytest.mark.parametrize('kind', simulate.KINDS)
-@pytest.mark.parametrize('limit', [300, 1000, 4000])
+@pytest.mark.parametrize('limit', [300, 1000, *thorough(4000)])
 def test_a_day_brings_most_of_what_there_is(kind: str, limit: int) -> None:
     random.seed(limit)
     got, refused = simulate.simulate(simulate.YouTube(limit, **simulate.KINDS[kind]))
