@@ -34,7 +34,8 @@ RATE = 44100  # Hz
 
 def thorough(*values: object) -> list:
     """Cases that prove by another way what others prove: `pytest -m thorough`, once a week."""
-    return [pytest.param(value, marks=pytest.mark.thorough) for value in values]
+    cases = [value if isinstance(value, tuple) else (value,) for value in values]
+    return [pytest.param(*case, marks=pytest.mark.thorough) for case in cases]
 
 
 SECRET = 'hush-hush-7531'  # a cookie's value, a password

@@ -12,7 +12,7 @@ import mutagen
 import pytest
 
 import youtube as stand_in
-from conftest import SCRIPT, Program, kill_session, opened, processes_of, wait_for
+from conftest import SCRIPT, Program, kill_session, opened, processes_of, thorough, wait_for
 
 ID = 'aaaaaaaaaaa'
 ROW = f'{ID}, 30.000, 40.000, "/m/09x0r"'
@@ -96,7 +96,7 @@ def test_another_ext_is_another_job(program: Program) -> None:
 @linux
 @pytest.mark.parametrize(
     ('moment', 'torn'),
-    [(0, False), (11, False), (11, True), (25, True)],
+    [(11, False), (25, True), *thorough((0, False), (11, True))],
     ids=lambda value: ('torn' if value else 'whole') if isinstance(value, bool) else f'after {value} clips',
 )
 def test_kill_9_at_any_moment(program: Program, moment: int, torn: bool) -> None:
