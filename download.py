@@ -2851,13 +2851,10 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
     flying, came = dict[concurrent.futures.Future, Task](), queue.SimpleQueue[concurrent.futures.Future]()
     looked, end, ledger = 0.0, math.inf, job.reader.ledger
     while (flying or not pace.over) and (now := time.monotonic()) < end:
-        if now - looked > 0.2:
+        if look := now - looked > 0.2:  # s
             looked, pace.stop = now, pace.stop or short_of_space(job.settings)
             if renew_cookies(job.settings):
                 pace.knock(time.time())
-            bar.show(weather(pace, time.time()), len(pace.backlog.waiting))
-            ledger.commit()
-            ledger.remember(pace.learned)
         if pace.stop:
             end = min(end, now + 3)  # s for what is almost done
         while (free := pool.free(pace, time.time())) and (task := pace.next(time.time(), free)):
@@ -2872,6 +2869,10 @@ def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None
                 pace.see(task, pool.result(task, future), time.time())
         if not job.settings.limit:  # else what it takes is read already
             job.reader.step()
+        if look:
+            bar.show(weather(pace, time.time()), len(pace.backlog.waiting))
+            ledger.commit()
+            ledger.remember(pace.learned)
     ledger.remember(pace.learned)
 
 
