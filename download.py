@@ -1342,10 +1342,11 @@ def reopen_gone(job: Job, reasons: list[str]) -> None:
 RECORDS = """
 SELECT c.name, l.name, c.path, a.extra,
     (c.language IS NULL) || (c.padded IS NULL) || (t.tags = '[]') || (t.labels = '[]'),  -- the shape of the record
-    json_object('id', c.name, 'ext', ?, 'path', c.path, 'title', c.title,
+    CAST(replace(replace(json_object('id', c.name, 'ext', ?, 'path', c.path, 'title', c.title,
         'url', 'https://www.youtube.com/watch?v=' || c.ytid, 'tags', json(t.tags), 'labels', json(t.labels),
         'ytid', c.ytid, 'split', l.name, 'start', c.start_ms / 1000.0, 'end', c.end_ms / 1000.0,
-        'duration', c.duration, 'format_id', c.format, 'language', c.language, 'padded', c.padded)
+        'duration', c.duration, 'format_id', c.format, 'language', c.language, 'padded', c.padded),
+        ',"language":null', ''), ',"padded":null', '') AS BLOB)  -- fields that it has not
 FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
 WHERE c.status = 'done' {only} ORDER BY c.id, l.rank, l.id, a.position"""
 MANIFEST = ['path', 'ytid', 'start', 'end', 'duration', 'tags', 'classes', 'labels']
@@ -1371,17 +1372,16 @@ def join_records(records: list[dict[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def read_records(db: sqlite3.Connection, ext: str, clips: str = '') -> Iterator[tuple[str, str, str, str, str]]:
+def read_records(db: sqlite3.Connection, ext: str, clips: str = '') -> Iterator[tuple[str, str, str, str, bytes]]:
     """Name, split, path, shape (records of one shape have the same fields) and record (JSON) of each clip that is
     there, or of some, whose numbers are given as JSON."""
     query = RECORDS.format(only='AND c.id IN (SELECT value FROM json_each(?))' if clips else '')
     for name, group in itertools.groupby(db.execute(query, (ext, *filter(None, [clips]))), operator.itemgetter(0)):
-        rows = [(*told, text.replace(',"language":null', '').replace(',"padded":null', '')) for _, *told, text in group]
-        split, path, extra, shape, text = rows[0]
-        if extra or len(rows) > 1:
+        (_, split, path, extra, shape, text), *others = rows = list(group)
+        if extra or others:
             record = join_records([json.loads(text) | json.loads(extra or '{}') for *_, extra, _, text in rows])
             heads = {head: None for row in record.get('row', ()) for head in row}
-            text, shape = json.dumps(record, ensure_ascii=False), ' '.join([shape, *record, *heads])
+            text, shape = json.dumps(record, ensure_ascii=False).encode(), ' '.join([shape, *record, *heads])
         yield name, split, path, shape, text
 
 
@@ -1392,8 +1392,8 @@ def write_records(db: sqlite3.Connection, settings: Settings) -> Counter[str]:
     count, heads = Counter[str](), dict[str, bytes]()
     with tempfile.TemporaryFile(dir=settings.wavs) as body, replacing(settings.metadata, 'wb') as out:
         out.write(b'{')
-        for name, split, path, shape, text in read_records(db, settings.ext):
-            out.write(b'%b\n"%b": %b' % (b',' if count else b'', name.encode(), record := text.encode()))
+        for name, split, path, shape, record in read_records(db, settings.ext):
+            out.write(b'%b\n"%b": %b' % (b',' if count else b'', name.encode(), record))
             line = b'{"file_name": "%b", %b\n' % (path.removeprefix('wavs/').encode(), record[1:])
             if shape in heads:
                 body.write(line)
@@ -1545,11 +1545,11 @@ def copy_lists(db: sqlite3.Connection) -> None:
         )
 
 
-def write_shard(path: Path, clips: Iterable[tuple[str, Path, str]]) -> None:
+def write_shard(path: Path, clips: Iterable[tuple[str, Path, bytes]]) -> None:
     """A tar of clips by their names, each beside its record (JSON), the same whenever it is written."""
     with replacing(path, 'wb') as out, tarfile.open(fileobj=out, mode='w') as tar:
         for key, clip, record in clips:
-            for name, content in ((f'{key}{clip.suffix}', clip.read_bytes()), (f'{key}.json', record.encode())):
+            for name, content in ((f'{key}{clip.suffix}', clip.read_bytes()), (f'{key}.json', record)):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
