@@ -1971,6 +1971,8 @@ class Worker:
         from yt_dlp.utils import DownloadError
 
         ydl, both = self.asker.ydl, sources if len(sources) > 1 else None
+        self.log.seek(0)
+        self.log.truncate()
         ydl.params['external_downloader_args'] = ffmpeg_args(self.settings, segment, sources, flags)
         try:
             FFmpegFD(ydl, ydl.params).download(str(made), {**info, **sources[0], 'requested_formats': both})
@@ -1984,11 +1986,10 @@ class Worker:
         sources = [one if one['protocol'] == 'https' else self.download_whole(info, one, made.parent) for one in given]
         end = find_end(info, sources, segment)
         wanted, first, last = min(segment.end, end) - segment.start, 0.0, 0.0
-        self.log.seek(0)
-        self.log.truncate()
         for flags in (set() if segment.tries else self.http_flags, set()):  # again without what only new ffmpegs have
             first, last = last, self.make(info, sources, segment, flags, made)
-            if last > TOO_SHORT and abs(last - wanted) <= self.tolerance:
+            broken = judge(f'ffmpeg: {self.ffmpeg_words()}')[1] == DOUBT  # the last packets may not have come
+            if last > TOO_SHORT and abs(last - wanted) <= self.tolerance and not broken:
                 return last
         # at the end of a video, what two tries make alike is all that there is of its sound
         alike = abs(first - last) < 0.05 and last < wanted and not self.ffmpeg_words()

@@ -37,6 +37,15 @@ def test_sample_rate_and_channels(program: Program, ext: str, flags: list[str], 
     assert abs(offset(program.clip(), 30, 10)) <= 0.025
 
 
+def test_a_connection_that_breaks_at_the_last_packets(program: Program) -> None:
+    program.offer(f'{ID}, 30.000, 40.000, {SPEECH}')
+    program.run()
+    other = Program(program.root.parent / 'other', program.site)
+    program.site.add(ID, fault='media short')
+    other.run()
+    assert other.clip().read_bytes() == program.clip().read_bytes()
+
+
 def test_m4a_is_the_sources_own_bits(program: Program) -> None:
     program.offer(f'{ID}, 30.000, 40.000, {SPEECH}')
     program.run()

@@ -211,8 +211,8 @@ class Video:
     """What the stand-in has under one id and how it misbehaves; without arguments, a healthy video.
 
     `fault` is a key of SAYS or `WHERE WHAT`: where is page, player, media or csv; what is an HTTP status, drop, stall,
-    truncate or garbage; or `manifest WHAT`. It happens `times` times. With `minimal`, only to player requests that no
-    watch page preceded.
+    truncate, short (of a few packets) or garbage; or `manifest WHAT`. It happens `times` times. With `minimal`, only to
+    player requests that no watch page preceded.
 
     `shape` is how YouTube offers the sound, any of these words, where they make sense together:
     hls, dash     no format has an address, a manifest has some: audio and video apart (hls: 233, 234, 230; dash: 140,
@@ -632,7 +632,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         first, last = self.headers.get('Range', 'bytes=0-')[6:].split('-')
         begins = first == query.get('sq', '0') == query.get('range', '0').partition('-')[0] == '0'
         # the index arrives, the rest does not
-        late = {video.fault, self.server.weather} & {'media truncate', 'media stall'}
+        late = {video.fault, self.server.weather} & {'media truncate', 'media short', 'media stall'}
         spared = (late and begins) or str(video.segment) not in ('None', query.get('sq'))
         fault = '' if spared else self.server.fault(ytid, 'media', itag=itag)
         if self.broken('' if fault in late else fault):
@@ -649,10 +649,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header('Accept-Ranges', 'bytes')
         self.send_header('Content-Length', str(stop - start))
         self.end_headers()
-        self.pour(body[start : start + 10_000 if fault else stop])
+        missing = 9000 if stop - start > 50_000 else 0  # of what holds the end of a clip, and a little more
+        sent = min(stop, {'': stop, 'media short': stop - missing}.get(fault, start + 10_000))
+        self.pour(body[start:sent])
         if fault == 'media stall':
             self.server.closing.wait(600)
-        self.close_connection = self.close_connection or bool(fault)
+        self.close_connection = self.close_connection or sent < stop
 
     def pour(self, body: bytes) -> None:
         with contextlib.suppress(OSError):  # ffmpeg hangs up when it has enough
