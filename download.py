@@ -1478,8 +1478,8 @@ def merge_metadata(ledger: Ledger, job: Job) -> str:
     settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
     chosen = [getattr(settings, name) for name in (*CHOOSING, 'shard')]
     chosen += [str(settings.root), *(stamp(find_list(settings, name)) for name in TABLES)]
-    same = before.get('chosen') == chosen
-    if not (same and all(stamp(Path(path)) == then for path, then in before['files'].items())):
+    files = before.get('files', {}).items()
+    if before.get('chosen') != chosen or any(stamp(Path(path)) != then for path, then in files):
         ledger.commit(at_once=True)
         count = write_records(ledger.db, settings)
         manifests = write_manifests(job, read_labels(settings, needed=False)[1])
@@ -1845,7 +1845,7 @@ def check_ydl_opts(settings: Settings) -> None:
     try:
         for cheap in (True, False):
             open_ydl(settings, [], '', '', cheap).cookiejar  # noqa: B018  # reads what it is to read
-    except (YoutubeDLError, SyntaxError, *CONFUSED) as error:
+    except (YoutubeDLError, *CONFUSED) as error:
         text = ' '.join(str(error).removeprefix('ERROR: ').split())
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 

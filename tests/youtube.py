@@ -24,7 +24,6 @@ import math
 import os
 import pathlib
 import random
-import re
 import shlex
 import socket
 import ssl
@@ -202,7 +201,9 @@ TRACKS = {  # name -> by how many Hz its tones are shifted, xtags of its address
     'drc': (330, 'drc=1', '', ''),
 }
 SHIFTS = {xtags: shift for shift, xtags, _, _ in TRACKS.values()}
-LANGUAGES = re.findall(r'\w+', 'af ar bg cs da de el es fi fr hi hu id it ja ko nl pl pt')
+LANGUAGES = [
+    'af', 'ar', 'bg', 'cs', 'da', 'de', 'el', 'es', 'fi', 'fr', 'hi', 'hu', 'id', 'it', 'ja', 'ko', 'nl', 'pl', 'pt',
+]  # fmt: skip
 QUALITY = {144: 'tiny', 240: 'small', 360: 'medium', 480: 'large', 720: 'hd720', 1080: 'hd1080'}
 
 
