@@ -739,8 +739,13 @@ class Door(http.server.ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, site: 'YouTube', port: int = 0, login: str = '', tls: bool = False) -> None:
-        super().__init__(('127.0.0.1', port), Handler)
+    def __init__(
+        self, site: 'YouTube', port: int = 0, login: str = '', tls: bool = False, listens: socket.socket | None = None
+    ) -> None:
+        super().__init__(('127.0.0.1', port), Handler, bind_and_activate=not listens)
+        if listens:  # somebody keeps its port for the next site
+            self.socket.close()
+            self.socket, self.server_address = listens.dup(), listens.getsockname()
         self.site = site
         # a fault of requests that come this way, as in Video, and how likely it is; 'dead': every connection breaks
         self.weather, self.chance = '', 1.0
@@ -787,10 +792,21 @@ class Door(http.server.ThreadingHTTPServer):
         self.server_close()
 
 
+@functools.cache
+def certify() -> tuple[ssl.SSLContext, tempfile.TemporaryDirectory]:
+    """What all sites of this process show, and a folder with the authority that vouches for it, ca.pem."""
+    authority, tls, folder = trustme.CA(), ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tempfile.TemporaryDirectory()
+    names = ['youtube.com', '*.youtube.com', '*.googlevideo.com', '*.googleapis.com', '*.githubusercontent.com']
+    names += ['huggingface.co', 'www.robots.ox.ac.uk', 'example.com']  # where other lists are published
+    authority.issue_cert(*names, 'localhost', '127.0.0.1').configure_cert(tls)
+    authority.cert_pem.write_to_path(pathlib.Path(folder.name, 'ca.pem'))
+    return tls, folder
+
+
 class YouTube:
     """The stand-in, serving while the `with` block lasts. `env` is what a subprocess needs to find and trust it."""
 
-    def __init__(self, port: int = 0, latency: float = 0.0):
+    def __init__(self, port: int = 0, latency: float = 0.0, listens: socket.socket | None = None):
         self.latency = latency  # s, per round trip
         self.healthy = Video()
         self.videos: dict[str, Video] = {}
@@ -803,16 +819,10 @@ class YouTube:
         self.set_cookie = ''  # sent with every page
         self.closing = threading.Event()
         self.lock = threading.Lock()
-        authority = trustme.CA()
-        names = ['youtube.com', '*.youtube.com', '*.googlevideo.com', '*.googleapis.com', '*.githubusercontent.com']
-        names += ['huggingface.co', 'www.robots.ox.ac.uk', 'example.com']  # where other lists are published
-        self.tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        authority.issue_cert(*names, 'localhost', '127.0.0.1').configure_cert(self.tls)
-        self.scratch = tempfile.TemporaryDirectory()
-        self.ca = pathlib.Path(self.scratch.name, 'ca.pem')
-        authority.cert_pem.write_to_path(self.ca)
+        self.tls, folder = certify()
+        self.ca = pathlib.Path(folder.name, 'ca.pem')
         self.doors: list[Door] = []
-        self.main_door = self.door(port=port)
+        self.main_door = self.door(port=port, listens=listens)
 
     def door(self, **options: Any) -> Door:
         """One more address; see Door."""
@@ -863,7 +873,6 @@ class YouTube:
         self.closing.set()
         for door in self.doors:
             door.close()
-        self.scratch.cleanup()
 
 
 # ---------------------------------------------------------------------------------------------------- rows and labels
