@@ -700,13 +700,16 @@ class Choice(NamedTuple):
         return picked
 
 
+BUFFER = 1 << 20  # bytes of a file to write at a time
+
+
 @contextlib.contextmanager
 def replacing(path: Path, mode: str = 'w') -> Iterator[Any]:
     """A file that is written under another name and renamed in the end, so that it is there whole or not at all."""
     made = path.with_name(f'.{path.name}.{platform.node()}-{os.getpid()}')
     text = {} if 'b' in mode else {'encoding': 'utf-8', 'newline': '\n'}
     try:
-        with open(made, mode, **text) as out:
+        with open(made, mode, BUFFER, **text) as out:
             yield out
         os.replace(made, path)
     finally:
@@ -1341,14 +1344,14 @@ def reopen_gone(job: Job, reasons: list[str]) -> None:
 # ---------------------------------------------------------------------------------------------------------- metadata
 RECORDS = """
 SELECT c.name, l.name, c.path, a.extra,
-    (c.language IS NULL) || (c.padded IS NULL) || (t.tags = '[]') || (t.labels = '[]'),  -- the shape of the record
-    CAST(replace(replace(json_object('id', c.name, 'ext', ?, 'path', c.path, 'title', c.title,
-        'url', 'https://www.youtube.com/watch?v=' || c.ytid, 'tags', json(t.tags), 'labels', json(t.labels),
-        'ytid', c.ytid, 'split', l.name, 'start', c.start_ms / 1000.0, 'end', c.end_ms / 1000.0,
-        'duration', c.duration, 'format_id', c.format, 'language', c.language, 'padded', c.padded),
-        ',"language":null', ''), ',"padded":null', '') AS BLOB)  -- fields that it has not
+    (c.language IS NULL) + 2 * (c.padded IS NULL) + 4 * (t.tags = '[]') + 8 * (t.labels = '[]'),  -- the record's shape
+    CAST(printf('{"id":"%s","ext":"%s","path":%s,"title":%s,"url":"https://www.youtube.com/watch?v=%s","tags":%s,'
+        || '"labels":%s,"ytid":"%s","split":"%s","start":%s,"end":%s,"duration":%s,"format_id":%s%s%s}',
+        c.name, ?, json_quote(c.path), json_quote(c.title), c.ytid, t.tags, t.labels, c.ytid, l.name,
+        c.start_ms / 1000.0, c.end_ms / 1000.0, json_quote(c.duration), json_quote(c.format),
+        ifnull(',"language":' || json_quote(c.language), ''), ifnull(',"padded":' || c.padded, '')) AS BLOB)
 FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
-WHERE c.status = 'done' {only} ORDER BY c.id, l.rank, l.id, a.position"""
+WHERE c.status = 'done' {only} ORDER BY c.id, a.list, a.position"""
 MANIFEST = ['path', 'ytid', 'start', 'end', 'duration', 'tags', 'classes', 'labels']
 MISSING = ['ytid', 'start', 'end', 'reason', 'message', 'since', 'tags', 'classes', 'labels']
 
@@ -1372,16 +1375,19 @@ def join_records(records: list[dict[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def read_records(db: sqlite3.Connection, ext: str, clips: str = '') -> Iterator[tuple[str, str, str, str, bytes]]:
+def read_records(db: sqlite3.Connection, ext: str, clips: str = '') -> Iterator[tuple[str, str, str, Any, bytes]]:
     """Name, split, path, shape (records of one shape have the same fields) and record (JSON) of each clip that is
     there, or of some, whose numbers are given as JSON."""
-    query = RECORDS.format(only='AND c.id IN (SELECT value FROM json_each(?))' if clips else '')
+    query = RECORDS.replace('{only}', 'AND c.id IN (SELECT value FROM json_each(?))' if clips else '')
     for name, group in itertools.groupby(db.execute(query, (ext, *filter(None, [clips]))), operator.itemgetter(0)):
-        (_, split, path, extra, shape, text), *others = rows = list(group)
-        if extra or others:
+        rows = list(group)
+        if len(rows) > 1:
+            rows.sort(key=lambda row: rank_of(row[1]))
+        _, split, path, extra, shape, text = rows[0]
+        if extra or len(rows) > 1:
             record = join_records([json.loads(text) | json.loads(extra or '{}') for *_, extra, _, text in rows])
             heads = {head: None for row in record.get('row', ()) for head in row}
-            text, shape = json.dumps(record, ensure_ascii=False).encode(), ' '.join([shape, *record, *heads])
+            text, shape = json.dumps(record, ensure_ascii=False).encode(), ' '.join([str(shape), *record, *heads])
         yield name, split, path, shape, text
 
 
@@ -1389,8 +1395,8 @@ def write_records(db: sqlite3.Connection, settings: Settings) -> Counter[str]:
     """Make audioset_metadata.json, an id and its record a line, and metadata.jsonl for Hugging Face's audiofolder; that
     learns columns and their types from the first lines, so there one of each shape comes first. Returns how many
     records there are of each split."""
-    count, heads = Counter[str](), dict[str, bytes]()
-    with tempfile.TemporaryFile(dir=settings.wavs) as body, replacing(settings.metadata, 'wb') as out:
+    count, heads = Counter[str](), dict[Any, bytes]()
+    with tempfile.TemporaryFile('w+b', BUFFER, dir=settings.wavs) as body, replacing(settings.metadata, 'wb') as out:
         out.write(b'{')
         for name, split, path, shape, record in read_records(db, settings.ext):
             out.write(b'%b\n"%b": %b' % (b',' if count else b'', name.encode(), record))
@@ -1404,23 +1410,24 @@ def write_records(db: sqlite3.Connection, settings: Settings) -> Counter[str]:
         body.seek(0)
         with replacing(settings.wavs / 'metadata.jsonl', 'wb') as listing:
             listing.writelines(heads.values())
-            shutil.copyfileobj(body, listing, 1 << 20)
+            shutil.copyfileobj(body, listing, BUFFER)
     return count
 
 
-def write_for_trainers(settings: Settings, split: str, rows: Iterable[list]) -> list[Path]:
-    """The rows of a manifest as the recipes of the presets read them: AST's (and SSAST's, CAV-MAE's)
-    datafile_<split>.json; for PANNs <split>_segments.csv, whose first three lines it skips."""
+def write_for_trainers(settings: Settings, split: str, manifest: Path) -> list[Path]:
+    """A manifest as the recipes of the presets read it: AST's (and SSAST's, CAV-MAE's) datafile_<split>.json; for PANNs
+    <split>_segments.csv, whose first three lines it skips."""
     name = {'ast': f'datafile_{split}.json', 'panns': f'{split}_segments.csv'}.get(settings.preset)
     if not name:
         return []
-    with replacing(settings.wavs / name) as out:
+    with open(manifest, encoding='utf-8', newline='') as file, replacing(settings.wavs / name) as out:
+        rows = csv.DictReader(file)
         if settings.preset == 'panns':
             out.write('# rows whose clips are there\n#\n# YTID, start_seconds, end_seconds, positive_labels\n')
-            for _, ytid, start, end, _, tags, *_ in rows:
-                out.write(f'{ytid}, {start:.3f}, {end:.3f}, "{tags}"\n')
+            for row in rows:
+                out.write('{ytid}, {0:.3f}, {1:.3f}, "{tags}"\n'.format(float(row['start']), float(row['end']), **row))
         else:
-            entries = ({'wav': (settings.root / path).as_posix(), 'labels': tags} for path, *_, tags, _, _ in rows)
+            entries = ({'wav': (settings.root / row['path']).as_posix(), 'labels': row['tags']} for row in rows)
             lines = (json.dumps(entry, ensure_ascii=False) for entry in entries)
             out.write(f'{{"data": [\n{next(lines, "")}')
             out.writelines(f',\n{line}' for line in lines)
@@ -1435,23 +1442,21 @@ def write_manifests(job: Job, indices: dict[str, str]) -> list[Path]:
     for id, *texts in job.db.execute('SELECT id, tags, labels FROM tagset'):
         tags, labels = map(json.loads, texts)
         classes[id] = [','.join(tags), ','.join(indices.get(tag, '') for tag in tags), ';'.join(labels)]
-    seconds = 'c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0'
-    since = "strftime('%Y-%m-%dT%H:%M:%SZ', c.settled, 'unixepoch')"
-    there = f"c.path, {seconds}, c.duration, a.tagset FROM {job.TABLES} WHERE c.status = 'done'"
-    why = f"{seconds}, ifnull(c.reason, 'not tried'), c.message, {since}"
-    missing = f"{why}, a.tagset FROM {job.TABLES} WHERE c.status IS NOT 'done'"
-
-    def rows(query: str, list_id: int) -> Iterator[list]:
-        ordered = f'SELECT {query} AND l.id = ?{job.where} ORDER BY a.position'
-        for *row, tagset in job.db.execute(ordered, (list_id,)):
-            yield [*row, *classes[tagset]]
-
+    since = "CASE WHEN c.status IS NOT 'done' THEN strftime('%Y-%m-%dT%H:%M:%SZ', c.settled, 'unixepoch') END"
+    columns = f'c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, c.path, c.duration, c.reason, c.message, {since}'
+    query = f'SELECT c.status, a.tagset, {columns} FROM {job.TABLES} WHERE l.id = ?{job.where} ORDER BY a.position'
     for split, list_id in job.reader.ids.items():
-        for name, head, query in ((split, MANIFEST, there), (f'{split}_missing', MISSING, missing)):
-            made.append(job.settings.wavs / f'{name}.csv')
-            with replacing(made[-1]) as out:
-                csv.writer(out, lineterminator='\n').writerows(itertools.chain([head], rows(query, list_id)))
-        made += write_for_trainers(job.settings, split, rows(there, list_id))
+        paths = [job.settings.wavs / f'{split}{end}.csv' for end in ('', '_missing')]
+        with replacing(paths[0]) as there, replacing(paths[1]) as missing:
+            clips, others = (csv.writer(out, lineterminator='\n') for out in (there, missing))
+            clips.writerow(MANIFEST)
+            others.writerow(MISSING)
+            for status, tagset, ytid, start, end, path, duration, *why in job.db.execute(query, (list_id,)):
+                if status == DONE:
+                    clips.writerow([path, ytid, start, end, duration, *classes[tagset]])
+                else:
+                    others.writerow([ytid, start, end, why[0] or 'not tried', *why[1:], *classes[tagset]])
+        made += [*paths, *write_for_trainers(job.settings, split, paths[0])]
     return made
 
 

@@ -303,9 +303,9 @@ def offset(path: pathlib.Path, start: float, seconds: float, margin: float = 0.3
     """By how many s a clip begins later than `start` in its video; fails if it is not that part of the video at all."""
     heard, first = listen(path), start - margin
     known = sound(first, seconds + 2 * margin)
-    size = 1 << (len(known) + len(heard)).bit_length()
-    match = np.fft.irfft(np.fft.rfft(known, size) * np.conj(np.fft.rfft(heard, size)), size)[: len(known)]
-    best = int(np.argmax(match))
+    size = 1 << len(known).bit_length()  # enough for the places at which all that is heard is within what is known
+    match = np.fft.irfft(np.fft.rfft(known, size) * np.conj(np.fft.rfft(heard, size)), size)
+    best = int(np.argmax(match[: max(1, len(known) - len(heard) + 1)]))
     part = known[best : best + len(heard)]
     likeness = match[best] / (np.linalg.norm(part) * np.linalg.norm(heard))
     assert likeness > 0.8, (
