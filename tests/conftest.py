@@ -195,7 +195,7 @@ def give_cookies(program: Program, names: list[str]) -> str:
     return text
 
 
-def wait_for(condition: object, seconds: float = 30) -> None:
+def wait_for(condition: object, seconds: float = 60) -> None:
     """Poll until `condition()` holds; fail when it never does."""
     deadline = time.monotonic() + seconds
     while not condition():  # type: ignore[operator]
