@@ -1349,7 +1349,8 @@ SELECT c.name, l.name, c.path, a.extra,
         || '"labels":%s,"ytid":"%s","split":"%s","start":%s,"end":%s,"duration":%s,"format_id":%s%s%s}',
         c.name, ?, json_quote(c.path), json_quote(c.title), c.ytid, t.tags, t.labels, c.ytid, l.name,
         c.start_ms / 1000.0, c.end_ms / 1000.0, json_quote(c.duration), json_quote(c.format),
-        ifnull(',"language":' || json_quote(c.language), ''), ifnull(',"padded":' || c.padded, '')) AS BLOB)
+        iif(c.language IS NULL, '', ',"language":' || json_quote(c.language)),
+        iif(c.padded IS NULL, '', ',"padded":' || c.padded)) AS BLOB)
 FROM clip c CROSS JOIN asks a ON a.clip = c.id JOIN list l ON l.id = a.list JOIN tagset t ON t.id = a.tagset
 WHERE c.status = 'done' {only} ORDER BY c.id, a.list, a.position"""
 MANIFEST = ['path', 'ytid', 'start', 'end', 'duration', 'tags', 'classes', 'labels']

@@ -56,9 +56,12 @@ def hear_signals() -> None:
             signal.signal(getattr(signal, name), lambda *_: None)
 
 
+WORKERS_ENV: dict[str, str] = {}  # how the workers of all runs within this process find the stand-in
+
+
 def run_here(argv: list[str], env: dict[str, str]) -> tuple[int, str, str]:
-    """Status, stdout and stderr of download.py within this process: all such runs share one fork server, which has
-    yt-dlp loaded. The environment of that is the one that it was started with."""
+    """Status, stdout and stderr of download.py within this process: all such runs share a fork server that has loaded
+    yt-dlp."""
     out, err = (io.TextIOWrapper(io.BytesIO(), 'utf-8', write_through=True) for _ in range(2))
     handlers = {ending: signal.getsignal(ending) for ending in download.ENDINGS}
     try:
@@ -102,7 +105,7 @@ class Program:
 
     def run(self, *flags: str, status: int | None = 0) -> subprocess.CompletedProcess:
         command = self.command(*flags)
-        plain = (self.script, self.env, self.site.env) == (SCRIPT, self.given_env, prepared_env())
+        plain = (self.script, self.env, self.site.env) == (SCRIPT, self.given_env, WORKERS_ENV)
         if plain and 'ray' not in flags:
             code, out, err = run_here(command[2:], self.env)
         else:
@@ -324,28 +327,20 @@ def look(path: pathlib.Path, *options: str) -> list[int]:
 
 
 @pytest.fixture(scope='session', autouse=True)
-def media() -> None:
+def port() -> Iterator[socket.socket]:
+    """Where the stand-in listens for all tests of this process, and the fork server of their programs looks for it."""
     stand_in.make(stand_in.Video().seconds)
-
-
-@functools.cache
-def port() -> socket.socket:
-    """Where the stand-in listens for all tests of this process."""
-    return socket.create_server(('127.0.0.1', 0), backlog=256)
-
-
-@functools.cache
-def prepared_env() -> dict[str, str]:
-    """The environment of the workers of `run_here`, whose fork server begins to load yt-dlp now."""
-    with stand_in.YouTube(listens=port()) as site, mock.patch.dict(os.environ, site.env):
-        download.PRELOAD.append('download')
-        download.start_method()
-        return site.env
+    with socket.create_server(('127.0.0.1', 0), backlog=256) as listens:
+        with stand_in.YouTube(listens=listens) as site, mock.patch.dict(os.environ, site.env):
+            download.PRELOAD.append('download')
+            download.start_method()
+            WORKERS_ENV.update(site.env)
+        yield listens
 
 
 @pytest.fixture
-def site() -> Iterator[stand_in.YouTube]:
-    with stand_in.YouTube(listens=port()) as running:
+def site(port: socket.socket) -> Iterator[stand_in.YouTube]:
+    with stand_in.YouTube(listens=port) as running:
         yield running
 
 
