@@ -1439,28 +1439,24 @@ def write_for_trainers(settings: Settings, split: str, manifest: Path) -> list[P
 def write_manifests(job: Job, indices: dict[str, str]) -> list[Path]:
     """Of what the settings choose, list by list: <split>.csv of the clips that are there, <split>_missing.csv of the
     rows whose clips are not, and why."""
-    ends, made = dict[int, str](), list[Path]()  # ends: of a line, for each set of classes
+    classes, made = dict[int, list[str]](), list[Path]()  # classes: of each tagset
     for id, *texts in job.db.execute('SELECT id, tags, labels FROM tagset'):
         tags, labels = map(json.loads, texts)
-        classes = [','.join(tags), ','.join(indices.get(tag, '') for tag in tags), ';'.join(labels)]
-        csv.writer(end := io.StringIO(), lineterminator='\n').writerow(classes)
-        ends[id] = end.getvalue()
+        classes[id] = [','.join(tags), ','.join(indices.get(tag, '') for tag in tags), ';'.join(labels)]
     since = "CASE WHEN c.status IS NOT 'done' THEN strftime('%Y-%m-%dT%H:%M:%SZ', c.settled, 'unixepoch') END"
     columns = f'c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, c.path, c.duration, c.reason, c.message, {since}'
     query = f'SELECT c.status, a.tagset, {columns} FROM {job.TABLES} WHERE l.id = ?{job.where} ORDER BY a.position'
     for split, list_id in job.reader.ids.items():
         paths = [job.settings.wavs / f'{split}{which}.csv' for which in ('', '_missing')]
         with replacing(paths[0]) as there, replacing(paths[1]) as missing:
-            there.write(f'{",".join(MANIFEST)}\n')
-            missing.write(f'{",".join(MISSING)}\n')
-            clips, others = (csv.writer(out, lineterminator=',') for out in (there, missing))
+            clips, others = (csv.writer(out, lineterminator='\n') for out in (there, missing))
+            clips.writerow(MANIFEST)
+            others.writerow(MISSING)
             for status, tagset, ytid, start, end, path, duration, *why in job.db.execute(query, (list_id,)):
                 if status == DONE:
-                    clips.writerow([path, ytid, start, end, duration])
-                    there.write(ends[tagset])
+                    clips.writerow([path, ytid, start, end, duration, *classes[tagset]])
                 else:
-                    others.writerow([ytid, start, end, why[0] or 'not tried', *why[1:]])
-                    missing.write(ends[tagset])
+                    others.writerow([ytid, start, end, why[0] or 'not tried', *why[1:], *classes[tagset]])
         made += [*paths, *write_for_trainers(job.settings, split, paths[0])]
     return made
 
