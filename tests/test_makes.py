@@ -10,7 +10,7 @@ import pytest
 
 import download
 import youtube as stand_in
-from conftest import QUICK, Program, opened, wait_for
+from conftest import QUICK, Program, opened, settle, wait_for
 
 ROWS = stand_in.rows(3)
 IDS = [row[:11] for row in ROWS]
@@ -148,6 +148,16 @@ def test_manifests_hold_what_is_chosen_and_there_and_what_is_not(program: Progra
     program.run('--limit', '1')
     assert [row['ytid'] for row in table(program.root / 'wavs' / 'eval.csv')] == [a]
     assert not table(program.root / 'wavs' / 'eval_missing.csv')
+
+
+def test_a_message_of_several_lines_is_one_row(tmp_path: pathlib.Path) -> None:
+    (tmp_path / 'eval_segments.csv').write_bytes(stand_in.segments_csv(stand_in.rows(2)))
+    with opened(tmp_path, preset='') as job:
+        job.reader.finish()
+        settle(job, *job.find('true', most=1), reason='what went wrong\nand where')
+        _, manifest = download.write_manifests(job, {})
+        missing, _ = table(manifest)
+    assert missing['message'] == 'what went wrong\nand where'
 
 
 def test_manifests_of_shards_are_made_by_merge(program: Program) -> None:
