@@ -22,7 +22,7 @@ import time
 from collections import Counter
 
 import youtube
-from conftest import Program, kill_session, may_mount, processes_of, proxy_before, small_disk, workers_of
+from conftest import Program, kill_session, may_mount, processes_of, proxy_before, small_disk, wait_for, workers_of
 
 WEATHER = [  # what a proxy may meet, and how likely each request then meets it
     *(
@@ -113,7 +113,7 @@ class Demon:
 
     def interrupt(self) -> None:
         self.process.send_signal(self.dice.choice([signal.SIGINT, signal.SIGTERM]))
-        self.process.wait(20)
+        self.process.wait(100)
         self.did['interrupted'] += 1
         self.start()
 
@@ -131,7 +131,7 @@ class Demon:
         with contextlib.suppress(OSError), open(ballast, 'wb', buffering=0) as file:
             while file.write(bytes(1 << 14)):
                 pass
-        status = self.process.wait(20)
+        status = self.process.wait(100)
         ballast.unlink()
         self.did[f'the disk was full (exit {status})'] += 1
         self.start()
@@ -195,6 +195,8 @@ def trial(folder: pathlib.Path, rows: int, seed: int, seconds: float) -> Report:
         said = demon.log.read_text()
         if 'Traceback' in said:
             differences.append(f'a traceback: {said[said.index("Traceback") - 200 :][:4000]}')
+        with contextlib.suppress(AssertionError):  # they may need a moment
+            wait_for(lambda: not processes_of(demon.process.pid))
         if alive := processes_of(demon.process.pid):
             differences.append(f'processes live on: {alive}')
         return Report(demon.did, site.counts - calm, calm, differences)
