@@ -812,6 +812,7 @@ CREATE TABLE state (name TEXT PRIMARY KEY, value TEXT);  -- who writes, what was
 CREATE INDEX asked ON asks (clip);
 CREATE INDEX left_over ON clip (id) WHERE status IS NULL OR status = 'failed';
 """
+SLOW = 150e6  # bytes of a ledger whose metadata take more than 2 s
 VERSION, APPLICATION = 1, 0x41534C31  # of the schema; of SQLite's header, 'ASL1'
 TO_DO = "(c.status IS NULL OR c.status = 'failed')"  # as the index `left_over` has it
 FATE = 'status, reason, message, settled'
@@ -1476,27 +1477,6 @@ def count_others(settings: Settings) -> Counter[str]:
         if made_by(path) != make_of(settings):
             (shards if '-of-' in path.name else whole)[made_by(path)] += ask_ledger(path, COUNT_DONE)
     return whole | shards
-
-
-def merge_metadata(ledger: Ledger, job: Job) -> str:
-    """The metadata, the listing and the manifests, anew if anything has changed since they were made; says how many
-    records there are."""
-    settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
-    chosen = [getattr(settings, name) for name in (*CHOOSING, 'shard')]
-    chosen += [str(settings.root), *(stamp(find_list(settings, name)) for name in TABLES)]
-    files = before.get('files', {}).items()
-    if before.get('chosen') != chosen or any(stamp(Path(path)) != then for path, then in files):
-        ledger.commit(at_once=True)
-        count = write_records(ledger.db, settings)
-        manifests = write_manifests(job, read_labels(settings, needed=False)[1])
-        paths = [settings.metadata, settings.wavs / 'metadata.jsonl', *manifests]
-        before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
-        if ledger.write:
-            ledger.set('written', json.dumps(before))
-    records, others = before['records'], count_others(settings).total()
-    by_split = ', '.join(f'{split} {count}' for split, count in records.items())
-    rest = f'; {others} clips of other makes' if others else ''
-    return f'{sum(records.values())} records in {settings.metadata}{": " if by_split else ""}{by_split}{rest}'
 
 
 def learn(ledger: Ledger, path: Path) -> None:
@@ -3666,6 +3646,43 @@ def job_of(ledger: Ledger) -> Job:
     return Job(reader, settings, make_choice(settings, reader))
 
 
+def make_manifests(settings: Settings) -> list[Path]:
+    """The manifests, by a process of its own."""
+    with Ledger(settings, write=False) as ledger:
+        return write_manifests(job_of(ledger), read_labels(settings, needed=False)[1])
+
+
+def write_metadata(ledger: Ledger, job: Job) -> tuple[Counter[str], list[Path]]:
+    """Records and manifests: where they are many and others may read the ledger, side by side."""
+    settings, locking = ledger.settings, ledger.db.execute('PRAGMA locking_mode').fetchone()[0]
+    if ledger.path.stat().st_size < SLOW or locking != 'normal':
+        return write_records(ledger.db, settings), write_manifests(job, read_labels(settings, needed=False)[1])
+    with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as other:
+        with no_interrupts():  # it goes on to the end of its files
+            manifests = other.submit(make_manifests, settings)
+        return write_records(ledger.db, settings), manifests.result()
+
+
+def merge_metadata(ledger: Ledger, job: Job) -> str:
+    """The metadata, the listing and the manifests, anew if anything has changed since they were made; says how many
+    records there are."""
+    settings, before = ledger.settings, json.loads(ledger.get('written') or '{}')
+    chosen = [getattr(settings, name) for name in (*CHOOSING, 'shard')]
+    chosen += [str(settings.root), *(stamp(find_list(settings, name)) for name in TABLES)]
+    files = before.get('files', {}).items()
+    if before.get('chosen') != chosen or any(stamp(Path(path)) != then for path, then in files):
+        ledger.commit(at_once=True)
+        count, manifests = write_metadata(ledger, job)
+        paths = [settings.metadata, settings.wavs / 'metadata.jsonl', *manifests]
+        before = {'records': count, 'chosen': chosen, 'files': {str(path): stamp(path) for path in paths}}
+        if ledger.write:
+            ledger.set('written', json.dumps(before))
+    records, others = before['records'], count_others(settings).total()
+    by_split = ', '.join(f'{split} {count}' for split, count in records.items())
+    rest = f'; {others} clips of other makes' if others else ''
+    return f'{sum(records.values())} records in {settings.metadata}{": " if by_split else ""}{by_split}{rest}'
+
+
 def merge_ledgers(settings: Settings) -> str:
     """The metadata of all ledgers of this make, those of shards among them; beside a run, of what that has so far."""
     settings.shard, settings.ledger = '0/1', ledger_path(settings, '0/1')
@@ -3782,7 +3799,7 @@ def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
 
 
 def make_metadata(ledger: Ledger, job: Job | None, most: float = math.inf) -> str:
-    """The metadata, if the ledger has at most so many bytes (150 MB: 2 s) and is not a shard's; says what there is."""
+    """The metadata, if the ledger has at most so many bytes and is not a shard's; says what there is."""
     if ledger.sharded or not job or ledger.path.stat().st_size > most:
         return f'{command(ledger.settings, "--merge")} makes the metadata of all there is'
     return merge_metadata(ledger, job)
@@ -3799,7 +3816,7 @@ def run(settings: Settings) -> int:
         try:
             left = settle_rows(job := open_job(settings, ledger))
         except KeyboardInterrupt:
-            print(f'\ninterrupted; {make_metadata(ledger, job, most=150e6)}; the same command goes on', file=sys.stderr)
+            print(f'\ninterrupted; {make_metadata(ledger, job, most=SLOW)}; the same command goes on', file=sys.stderr)
             return 130
         say(make_metadata(ledger, job))
     return 1 if left else 0
@@ -3828,7 +3845,7 @@ def main(argv: list[str] | None = None) -> int:
     except UsageError as error:
         print(f'download.py: {hide(str(error))}', file=sys.stderr)
         return 2
-    except (OSError, sqlite3.Error) as error:  # the ledger or the metadata cannot be written
+    except (OSError, sqlite3.Error, BrokenProcessPool) as error:  # the ledger or the metadata cannot be written
         broken = 'malformed' in str(error) or 'readonly' in str(error)
         where = f'{settings.ledger}: ' if isinstance(error, sqlite3.Error) else ''
         remedy = remedy_for(error) if broken else 'mend that, then run the same command again'

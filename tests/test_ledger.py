@@ -306,6 +306,23 @@ def test_metadata_of_a_ledger_that_has_not_changed_stay(program: Program) -> Non
     assert program.metadata[f'id_{A}']['ext'] == 'm4a'
 
 
+def test_a_large_ledger_has_the_manifests_made_by_another_process(
+    program: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program.offer(*stand_in.rows(4))
+    program.site.add(stand_in.rows(4)[1][:11], fault='private')
+    program.run('--limit', '3')
+    paths = [program.root / 'audioset_metadata.json', *(program.root / 'wavs').glob('*.[cj]s*')]
+    before = {path: path.read_bytes() for path in paths}
+    assert len(before) == 4
+    for path in paths:
+        path.unlink()
+    monkeypatch.setattr(download, 'SLOW', 0)
+    monkeypatch.setattr(download, 'write_manifests', None)  # not by this one
+    program.run('--merge', '--limit', '3')
+    assert {path: path.read_bytes() for path in paths} == before
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='its processes')
 @SHARDS
 def test_looking_and_merging_beside_a_run(program: Program, shard: str) -> None:
