@@ -862,7 +862,7 @@ def remedy_for(error: sqlite3.Error) -> str:
 def connect_to(path: Path, write: bool) -> sqlite3.Connection:
     """A connection to a file that may be a ledger. Also who reads rolls back what a killed run left, if it may."""
     mode = 'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
-    db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', 60, uri=True, isolation_level=None)
+    db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', timeout=60, uri=True, isolation_level=None)
     db.create_function('of_video', 2, of_video, deterministic=True)
     try:
         db.execute('SELECT 1 FROM sqlite_master').fetchone()
