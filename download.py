@@ -1437,10 +1437,11 @@ def write_for_trainers(settings: Settings, split: str, manifest: Path) -> list[P
     return [settings.wavs / name]
 
 
-def write_manifests(job: Job, indices: dict[str, str]) -> list[Path]:
+def write_manifests(job: Job) -> list[Path]:
     """Of what the settings choose, list by list: <split>.csv of the clips that are there, <split>_missing.csv of the
     rows whose clips are not, and why."""
     classes, made = dict[int, list[str]](), list[Path]()  # classes: of each tagset
+    indices = read_labels(job.settings, needed=False)[1]
     for id, *texts in job.db.execute('SELECT id, tags, labels FROM tagset'):
         tags, labels = map(json.loads, texts)
         classes[id] = [','.join(tags), ','.join(indices.get(tag, '') for tag in tags), ';'.join(labels)]
@@ -3649,14 +3650,14 @@ def job_of(ledger: Ledger) -> Job:
 def make_manifests(settings: Settings) -> list[Path]:
     """The manifests, by a process of its own."""
     with Ledger(settings, write=False) as ledger:
-        return write_manifests(job_of(ledger), read_labels(settings, needed=False)[1])
+        return write_manifests(job_of(ledger))
 
 
 def write_metadata(ledger: Ledger, job: Job) -> tuple[Counter[str], list[Path]]:
     """Records and manifests: where they are many and others may read the ledger, side by side."""
     settings, locking = ledger.settings, ledger.db.execute('PRAGMA locking_mode').fetchone()[0]
     if ledger.path.stat().st_size < SLOW or locking != 'normal':
-        return write_records(ledger.db, settings), write_manifests(job, read_labels(settings, needed=False)[1])
+        return write_records(ledger.db, settings), write_manifests(job)
     with concurrent.futures.ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as other:
         with no_interrupts():  # it goes on to the end of its files
             manifests = other.submit(make_manifests, settings)

@@ -155,7 +155,7 @@ def test_a_message_of_several_lines_is_one_row(tmp_path: pathlib.Path) -> None:
     with opened(tmp_path, preset='') as job:
         job.reader.finish()
         settle(job, *job.find('true', most=1), reason='what went wrong\nand where')
-        _, manifest = download.write_manifests(job, {})
+        _, manifest = download.write_manifests(job)
         missing, _ = table(manifest)
     assert missing['message'] == 'what went wrong\nand where'
 

@@ -46,8 +46,8 @@ class Watched:
     def said(self) -> str:
         return self.log.read_text()
 
-    def hear(self, pattern: str, seconds: float = 60) -> None:
-        wait_for(lambda: re.search(pattern, self.said()), seconds)
+    def hear(self, pattern: str) -> None:
+        wait_for(lambda: re.search(pattern, self.said()))
 
     def end(self, status: int = 0) -> str:
         self.process.wait(90)
