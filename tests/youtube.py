@@ -740,9 +740,9 @@ class Door(http.server.ThreadingHTTPServer):
     request_queue_size = 256
 
     def __init__(
-        self, site: 'YouTube', port: int = 0, login: str = '', tls: bool = False, listens: socket.socket | None = None
+        self, site: 'YouTube', login: str = '', tls: bool = False, listens: socket.socket | None = None
     ) -> None:
-        super().__init__(('127.0.0.1', port), Handler, bind_and_activate=not listens)
+        super().__init__(('127.0.0.1', 0), Handler, bind_and_activate=not listens)
         if listens:  # somebody keeps its port for the next site
             self.socket.close()
             self.socket, self.server_address = listens.dup(), listens.getsockname()
@@ -806,7 +806,7 @@ def certify() -> tuple[ssl.SSLContext, tempfile.TemporaryDirectory]:
 class YouTube:
     """The stand-in, serving while the `with` block lasts. `env` is what a subprocess needs to find and trust it."""
 
-    def __init__(self, port: int = 0, latency: float = 0.0, listens: socket.socket | None = None):
+    def __init__(self, latency: float = 0.0, listens: socket.socket | None = None):
         self.latency = latency  # s, per round trip
         self.healthy = Video()
         self.videos: dict[str, Video] = {}
@@ -822,7 +822,7 @@ class YouTube:
         self.tls, folder = certify()
         self.ca = pathlib.Path(folder.name, 'ca.pem')
         self.doors: list[Door] = []
-        self.main_door = self.door(port=port, listens=listens)
+        self.main_door = self.door(listens=listens)
 
     def door(self, **options: Any) -> Door:
         """One more address; see Door."""
@@ -934,7 +934,7 @@ def main() -> int:
     print(f'making media in {CACHE}, which takes a minute the first time ...', flush=True)
     prepare(Video())
     prepare(special)
-    with YouTube(args.port, args.latency) as youtube:
+    with socket.create_server(('127.0.0.1', args.port)) as listens, YouTube(args.latency, listens) as youtube:
         youtube.files['class_labels_indices.csv'] = LABELS
         youtube.files['ontology.json'] = ONTOLOGY
         youtube.files['mid_to_display_name.tsv'] = b'/m/09x0r\tSpeech\n'
