@@ -26,7 +26,6 @@ import ast
 import asyncio
 import base64
 import bisect
-import codecs
 import concurrent.futures
 import contextlib
 import csv
@@ -72,7 +71,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, NoReturn, TextIO
+from typing import Any, NamedTuple, NoReturn, TextIO
 
 import filelock
 import pebble
@@ -217,7 +216,6 @@ class Segment(NamedTuple):
     ytid: str
     start: float  # s
     end: float  # s
-    tags: tuple[str, ...]
     split: str
     index: int = 0  # of the row in its list
     tries: int = 0  # that failed
@@ -228,15 +226,6 @@ class Segment(NamedTuple):
     unproven: bool = False  # it was said to be gone, without proof
     id: str = ''  # in the ledger: id_<ytid>[_<start in ms>[_<end in ms>]]; of AudioSet's own clips only the video's
     clip: int = 0  # its number there
-
-    @property
-    def nominal(self) -> float:
-        """Length in s that it is padded to."""
-        return LENGTH if self.split in WEAK + STRONG else self.end - self.start
-
-    @property
-    def url(self) -> str:
-        return f'https://www.youtube.com/watch?v={self.ytid}'
 
 
 class Task(NamedTuple):
@@ -251,6 +240,11 @@ class Task(NamedTuple):
     proxy: str = ''  # the address of the route, if it is not this machine's own
     cookies: str = ''  # the content of a Netscape file
 
+    @property
+    def mark(self) -> str:
+        """How the name of its scratch folder begins."""
+        return f'{self.segment.id}-{self.at}-'
+
 
 class Result(NamedTuple):
     """What became of a segment. `record` holds the fields that only the fetching could tell."""
@@ -262,6 +256,7 @@ class Result(NamedTuple):
     record: dict[str, Any] = {}
     made: str = ''  # where the clip waits for its place
     cheap_failed: bool = False  # the full extraction brought what the cheap request did not
+    adopted: bool = False  # it lay in its place: nobody has asked YouTube
 
     @property
     def status(self) -> str:
@@ -334,12 +329,12 @@ SHAPES = {  # what a cell without a head tells by how it looks, each but once
     'label': r'(?![-+.\d]+(e[-+]?\d+)?$).*[^\W\d_].*',
 }
 PLAIN_ROW = re.compile(  # as AudioSet publishes it: two million of these are read without csv
-    rb'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*'
+    r'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*', re.A
 )
 SEVERAL = re.compile(r'\s*[;|]\s*|,(?=\S)|,\s+(?=/)')  # between classes: a name may hold a comma with a space behind
-Line = tuple[int, bytes, int]  # its number, its text, where it ends (bytes)
-Cells = list[str] | bytes | dict[str, Any] | Exception
-Read = tuple[int, 'Row | Exception', int]  # its number, and where it ends (bytes)
+Line = tuple[int, str]  # its number, its text
+Cells = list[str] | str | dict[str, Any] | Exception
+Read = tuple[int, 'Row | Exception']  # its number
 Lists = dict[str, tuple[Path, 'Form']]  # by name
 
 
@@ -429,68 +424,50 @@ def read_row(cells: dict[str, Any], columns: dict[str, str], names: dict[str, st
     stop = begin + round(1000 * LENGTH) if end is None else end
     require(0 <= begin < stop < DAY * 1000, f'no clip from {begin / 1000} to {stop / 1000} s')
     tags, labels = read_classes(texts.get('tags', ''), texts.get('label', ''))
-    more = dict[str, Any]()
+    events = None
     if 'onset' in times:
         begin, stop = times['onset'], times.get('offset', -1)
         require(0 <= begin <= stop, f'no event from {begin / 1000} to {stop / 1000} s')
         heard = [(tag, names.get(tag, tag)) for tag in tags] + [('', label) for label in labels] or [('', '')]
-        more['events'] = [{'start': begin / 1000, 'end': stop / 1000, 'tag': tag, 'label': name} for tag, name in heard]
-    if 'caption' in texts:
-        more['captions'] = list(distinct(read_texts(texts['caption'])))
-    if 'subset' in texts:
-        more['subset'] = texts['subset']
-    if cells:
-        more['row'] = [cells]
-    return Row(ytid, start, end, tags, labels, more)
+        events = [{'start': begin / 1000, 'end': stop / 1000, 'tag': tag, 'label': name} for tag, name in heard]
+    captions = list(distinct(read_texts(texts['caption']))) if 'caption' in texts else None
+    more = {'events': events, 'captions': captions, 'subset': texts.get('subset'), 'row': [cells] if cells else None}
+    return Row(ytid, start, end, tags, labels, {name: told for name, told in more.items() if told is not None})
 
 
-def read_plain(line: bytes) -> Row | None:
+def read_plain(line: str) -> Row | None:
     if plain := PLAIN_ROW.fullmatch(line):
         ytid, start, end, tags = plain.groups()
         if (begin := round(float(start) * 1000)) < (until := round(float(end) * 1000)) < DAY * 1000:
-            return Row(ytid.decode(), begin, until, distinct(tags.decode().split(',')))
+            return Row(ytid, begin, until, distinct(tags.split(',')))
     return None
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
-def open_list(path: Path) -> BinaryIO:
-    return gzip.open(path) if path.suffix == '.gz' else open(path, 'rb')
+def open_list(path: Path) -> TextIO:
+    opened = gzip.open if path.suffix == '.gz' else open
+    return opened(path, 'rt', encoding='utf-8-sig', errors='replace', newline='\n')
 
 
-def read_lines(path: Path, at: int = 0, before: int = 0) -> Iterator[Line]:
-    """The lines behind some place (bytes) and so many lines."""
-    with open_list(path) as file:
-        file.seek(at)
-        for number, line in enumerate(file, before + 1):
-            at += len(line)
-            yield number, line.removeprefix(codecs.BOM_UTF8) if number == 1 else line, at
-
-
-def read_cells(lines: Iterator[Line], between: str) -> Iterator[tuple[int, Cells, int]]:
+def read_cells(lines: Iterator[Line], between: str) -> Iterator[tuple[int, Cells]]:
     """The cells of each row, of up to 50 lines where one holds line breaks; a quote that is not closed by then spoils
     its own line only."""
-    waiting, taken = deque[Line](), list[Line]()
-
-    def follow() -> Iterator[str]:
-        while len(taken) < 50 and (line := waiting.popleft() if waiting else next(lines, None)):
-            taken.append(line)
-            yield line[1].decode(errors='replace')
-
-    while True:
-        taken.clear()
+    ahead = list(itertools.islice(lines, 50))
+    while ahead:
+        texts = (text for _, text in ahead)
+        reader = csv.reader(texts, delimiter=between, skipinitialspace=True, strict=True)
         try:
-            cells = next(csv.reader(follow(), delimiter=between, skipinitialspace=True, strict=True), [])
+            cells, taken = next(reader), reader.line_num
         except csv.Error as error:
-            waiting.extendleft(reversed(taken[1:]))
-            cells, taken[1:] = error, []
-        if not taken:
-            return
+            cells, taken = error, 1
+        number = ahead[taken - 1][0]
+        ahead = [*ahead[taken:], *itertools.islice(lines, taken)]
         if isinstance(cells, csv.Error) or any(map(str.strip, cells)):
-            yield taken[-1][0], cells, taken[-1][2]
+            yield number, cells
 
 
 def split_lines(lines: list[Line], between: str) -> list[list[str]]:
-    return [cells for _, cells, _ in read_cells(iter(lines), between) if isinstance(cells, list)]
+    return [cells for _, cells in read_cells(iter(lines), between) if isinstance(cells, list)]
 
 
 def find_objects(document: Any) -> list[Any]:
@@ -499,47 +476,45 @@ def find_objects(document: Any) -> list[Any]:
     return next((found for found in lists if isinstance(found, list) and found and isinstance(found[0], dict)), [])
 
 
-def understand(rows: Iterable[tuple[int, Cells, int]], form: Form, names: dict[str, str]) -> Iterator[Read]:
+def understand(rows: Iterable[tuple[int, Cells]], form: Form, names: dict[str, str]) -> Iterator[Read]:
     """What rows of cells ask for, or what is wrong with them."""
     needed, last = max(map(form.heads.index, form.columns.values())) + 1, len(form.heads) - 1
     texts = form.heads[last] in [form.columns.get(of) for of in ('tags', 'label', 'caption')]
-    for number, cells, at in rows:
+    for number, cells in rows:
         try:
             if isinstance(cells, list):
-                if len(cells) < needed:
-                    raise ValueError(f'{len(cells)} of {needed} cells; expected {", ".join(form.columns)}')
+                require(len(cells) >= needed, f'{len(cells)} of {needed} cells; expected {", ".join(form.columns)}')
                 cells = [*cells[:last], form.between.join(cells[last:])] if texts else cells  # its quotes are missing
                 cells = dict(zip(itertools.chain(form.heads, map(str, itertools.count(last + 2))), cells, strict=False))
                 cells.pop('', None)
-            elif isinstance(cells, bytes):
+            elif isinstance(cells, str):
                 cells = json.loads(cells)
             if not isinstance(cells, dict):
                 raise cells if isinstance(cells, Exception) else ValueError('expected an object in { }')
             row = read_row(cells, form.columns, names)
         except (ValueError, csv.Error) as error:
             row = error
-        yield number, row, at
+        yield number, row
 
 
-def read_rows(path: Path, form: Form, names: dict[str, str], at: int = 0, number: int = 0) -> Iterator[Read]:
-    """A list's rows, or what is wrong with them, behind some place: with their numbers and where they end (bytes)."""
-    if form.between == 'json':
-        with open_list(path) as file:
-            rows = enumerate(find_objects(json.load(file))[number:], number + 1)
-        yield from understand(((n, row, 0) for n, row in rows), form, names)
-        return
-    lines = (line for line in read_lines(path, at, number) if line[0] > form.line)
-    lines = lines if form.line else (line for line in lines if not line[1].startswith(b'#'))
-    if form.between == 'jsonl':
-        yield from understand((line for line in lines if line[1].strip()), form, names)
-    elif form.between == ',' and form.heads == [form.columns.get(of) for of in ('ytid', 'start', 'end', 'tags')]:
-        for line in lines:  # as in AudioSet's own
-            if row := read_plain(line[1]):
-                yield line[0], row, line[2]
-            else:
-                yield from understand(read_cells(iter([line]), form.between), form, names)
-    else:
-        yield from understand(read_cells(lines, form.between), form, names)
+def read_rows(path: Path, form: Form, names: dict[str, str], done: int = 0) -> Iterator[Read]:
+    """A list's rows, or what is wrong with them, behind so many lines (of a document: objects), and their numbers."""
+    with open_list(path) as file:
+        rows = enumerate(find_objects(json.load(file)) if form.between == 'json' else file, 1)
+        rows = itertools.islice(rows, max(done, form.line), None)
+        lines = rows if form.line else (line for line in rows if not line[1].startswith('#'))
+        if form.between == 'json':
+            yield from understand(rows, form, names)
+        elif form.between == 'jsonl':
+            yield from understand((line for line in lines if line[1].strip()), form, names)
+        elif form.between == ',' and form.heads == [form.columns.get(of) for of in ('ytid', 'start', 'end', 'tags')]:
+            for line in lines:  # as in AudioSet's own
+                if row := read_plain(line[1]):
+                    yield line[0], row
+                else:
+                    yield from understand(read_cells(iter([line]), form.between), form, names)
+        else:
+            yield from understand(read_cells(lines, form.between), form, names)
 
 
 def name_columns(heads: list[str], own: dict[str, str], found: dict[str, str] | None = None) -> dict[str, str]:
@@ -563,16 +538,14 @@ def guess_columns(cells: list[str]) -> dict[str, str]:
     return columns
 
 
-def find_forms(lines: list[Line], between: str, own: dict[str, str]) -> Iterator[tuple[int, int, Form]]:
-    """Forms that a list with this between its cells may have, and how many of its first lines and columns they
-    understand."""
-    first = next((n for n, line in enumerate(lines) if not line[1].startswith(b'#')), 0)
+def find_forms(lines: list[Line], between: str, own: dict[str, str]) -> Iterator[tuple[int, Form]]:
+    """Forms that a list with this between its cells may have, and how many of its first lines they understand."""
+    first = next((n for n, line in enumerate(lines) if not line[1].startswith('#')), 0)
     for line in lines[: first + 1]:  # the heads may be in a comment
         for cells in split_lines([line], between):
             heads = [re.sub(r'^(Unnamed: \d+|#?\s+)', '', cell) for cell in cells]  # pandas' index has none
-            if 'ytid' in (columns := name_columns(heads, own)):
-                yield len(lines), len(columns), Form(columns, heads, between, 0 if line[1][:1] == b'#' else line[0])
-    links = b'youtu' if between == '&' else b'\n\n'
+            yield len(lines), Form(name_columns(heads, own), heads, between, 0 if line[1][:1] == '#' else line[0])
+    links = 'youtu' if between == '&' else '\n\n'
     found = Counter[tuple]()
     for cells in split_lines([line for line in lines[first:] if links not in line[1]], between):
         while len(cells) > 1 and cells[-1][:1] == cells[-2][:1] == '/':
@@ -580,37 +553,35 @@ def find_forms(lines: list[Line], between: str, own: dict[str, str]) -> Iterator
         found[tuple(guess_columns(cells).items()), len(cells)] += 1
     for (columns, width), count in found.items():
         heads = [str(n) for n in range(1, width + 1)]
-        if 'ytid' in (columns := name_columns(heads, own, dict(columns))):
-            yield count, len(columns), Form(columns, heads, between)
+        yield count, Form(name_columns(heads, own, dict(columns)), heads, between)
 
 
-def parse_json(line: bytes) -> Any:
+def parse_json(line: str) -> Any:
     with contextlib.suppress(ValueError):
         return json.loads(line)
 
 
-def find_json(path: Path, lines: list[bytes]) -> tuple[str, list[Any]]:
-    """Whether it is an object a line, or a document, and its first rows."""
-    objects = [parsed for line in lines if (parsed := parse_json(line)) is not None]
-    if parse_json(lines[0]) and isinstance(objects[0], dict) and (len(lines) > 1 or not find_objects(objects[0])):
-        return 'jsonl', objects
-    with contextlib.suppress(ValueError), open_list(path) as file:
-        return 'json', find_objects(json.load(file))[:50]
-    return 'json', []
+def find_json(path: Path, lines: list[Line], own: dict[str, str]) -> Form:
+    """The form of a list of JSON objects: one a line, or a document that holds them."""
+    objects, between = [parse_json(line) for _, line in lines], 'jsonl'
+    if not isinstance(objects[0], dict) or (len(lines) == 1 and find_objects(objects[0])):
+        with open_list(path) as file:
+            objects, between = find_objects(parse_json(file.read()))[:50], 'json'
+    heads = list(dict.fromkeys(head for cells in objects if isinstance(cells, dict) for head in cells))
+    return Form(name_columns(heads, own), heads, between)
 
 
-def recognise(path: Path, own: dict[str, str] | None = None) -> Form:
+def recognise(path: Path, own: dict[str, str]) -> Form:
     """The form of a list, by its first lines. `own`: what columns tell -> the user's names for them."""
-    lines = [line for line in itertools.islice(read_lines(path), 50) if line[1].strip()]
-    text = lines[0][1] if lines else b''
-    if text.lstrip()[:1] in (b'{', b'['):
-        between, objects = find_json(path, [line for _, line, _ in lines])
-        heads = list(dict.fromkeys(head for cells in objects if isinstance(cells, dict) for head in cells))
-        columns = name_columns(heads, own or {})
-        forms = [(1, 1, Form(columns, heads, between))] if 'ytid' in columns else []
+    with open_list(path) as file:
+        lines = [line for line in enumerate(itertools.islice(file, 50), 1) if line[1].strip()]
+    text = lines[0][1] if lines else ''
+    if text.lstrip()[:1] in ('{', '['):
+        found = [(1, find_json(path, lines, own))]
     else:
-        forms = [form for between in ',\t;&' for form in find_forms(lines, between, own or {})]
-    shown = textwrap.shorten(text.decode(errors='replace'), 80, placeholder='…')
+        found = [form for between in ',\t;&' for form in find_forms(lines, between, own)]
+    forms = [(count, len(form.columns), form) for count, form in found if 'ytid' in form.columns]
+    shown = textwrap.shorten(text, 80, placeholder='…')
     expected = 'a head that names the column of the video (see README, or set columns), or rows as AudioSet has'
     require(forms, f'{path}: its first line {shown!r} is not understood; expected {expected}')
     return max(forms, key=operator.itemgetter(0, 1))[2]
@@ -791,7 +762,7 @@ SCHEMA = """
 CREATE TABLE list (       -- a list that was read
     id INTEGER PRIMARY KEY, name TEXT UNIQUE, rank INT,  -- AudioSet's come first
     size INT, mtime_ns INT,                              -- of its file, as it was read
-    bytes INT, lines INT, rows INT, skipped INT,         -- what was read of it; lines that are no rows
+    lines INT, rows INT, skipped INT,                    -- what was read of it; lines that are no rows
     whole INT);                                          -- 1: to its end
 CREATE TABLE tagset (     -- the classes of a row: MIDs and display names, JSON
     id INTEGER PRIMARY KEY, tags TEXT, labels TEXT, UNIQUE (tags, labels));
@@ -840,9 +811,10 @@ def ledger_path(settings: Settings, shard: str = '') -> Path:
 
 
 def find_ledgers(settings: Settings) -> list[Path]:
-    """All ledgers under the root, of every make and shard, also those that other machines brought."""
+    """All ledgers under the root but ours, of every make and shard, also those that other machines brought."""
     whole = [settings.wavs / f'{ext}.sqlite3' for ext in ENCODE]  # named, for to list two million clips takes long
-    return [path for path in whole if path.exists()] + sorted(settings.wavs.glob('ledgers/*.sqlite3'))
+    found = [*whole, *sorted(settings.wavs.glob('ledgers/*.sqlite3'))]
+    return [path for path in found if path.exists() and path != settings.ledger]
 
 
 def made_by(ledger: Path) -> str:
@@ -851,8 +823,8 @@ def made_by(ledger: Path) -> str:
 
 
 def find_siblings(settings: Settings) -> list[Path]:
-    """The ledgers of our make, without our own."""
-    return [path for path in find_ledgers(settings) if made_by(path) == make_of(settings) and path != settings.ledger]
+    """Those of our make."""
+    return [path for path in find_ledgers(settings) if made_by(path) == make_of(settings)]
 
 
 def remedy_for(error: sqlite3.Error) -> str:
@@ -1139,7 +1111,7 @@ class Reader:
     def __init__(self, ledger: Ledger, lists: Lists, labels: dict[str, str], names: dict[str, str]) -> None:
         self.ledger, self.lists, self.labels, self.names = ledger, lists, labels, labels | names
         self.tagsets, self.unknown, self.shown = dict[tuple, int](), set[str](), 0  # unknown: tags without a label
-        self.ids, self.lines = dict[str, int](), dict[str, Iterator[Read]]()
+        self.ids, self.lines = dict[str, int](), dict[str, Iterator[Read]]()  # lines: of what is not read to its end
         self.seen, self.refused, self.changed = Counter[str](), Counter[str](), list[str]()  # rows by list; lists
         for split, (path, form) in lists.items():
             self.ids[split] = self.register(split, path, form)
@@ -1147,7 +1119,7 @@ class Reader:
     def register(self, split: str, path: Path, form: Form) -> int:
         """The list's number; forgets what it asked for if its file is another one now, or is to be read otherwise."""
         db, stat, way = self.ledger.db, path.stat(), f'{form!r} {self.ledger.settings.length}'
-        columns = 'id, size, mtime_ns, whole, bytes, lines'
+        columns = 'id, size, mtime_ns, whole, lines'
         known = db.execute(f'SELECT {columns} FROM list WHERE name = ?', (split,)).fetchone()
         if not self.ledger.write:  # another run reads the lists
             return known[0] if known else -1 - len(self.ids)
@@ -1156,17 +1128,14 @@ class Reader:
             self.changed += [split] if known else []
             told = (known and known[0], split, rank_of(split), stat.st_size, stat.st_mtime_ns)
             with self.ledger.changing(at_once=True):
-                replaced = db.execute('INSERT OR REPLACE INTO list VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0, 0)', told)
+                new = 'list (id, name, rank, size, mtime_ns, lines, rows, skipped, whole)'
+                replaced = db.execute(f'INSERT OR REPLACE INTO {new} VALUES (?, ?, ?, ?, ?, 0, 0, 0, 0)', told)
                 db.execute('DELETE FROM asks WHERE list = ?', (replaced.lastrowid,))
                 self.ledger.set(f'form {split}', way)
-            known = replaced.lastrowid, *told[3:], 0, 0, 0
+            known = replaced.lastrowid, *told[3:], 0, 0
         if not known[3]:
-            self.lines[split] = read_rows(path, form, self.names, *known[4:])
+            self.lines[split] = read_rows(path, form, self.names, known[4])
         return known[0]
-
-    @property
-    def whole(self) -> bool:
-        return not self.lines
 
     def skip(self, message: str) -> None:
         """Say why a line is no row, unless there are too many."""
@@ -1192,7 +1161,7 @@ class Reader:
         if not (split := split or next(iter(self.lines), '')):
             return
         rows = list(itertools.islice(self.lines[split], lines))
-        times = find_times(self, {row.ytid for _, row, _ in rows if isinstance(row, Row) and row.start is None})
+        times = find_times(self, {row.ytid for _, row in rows if isinstance(row, Row) and row.start is None})
         with self.ledger.changing(at_once=True):
             if rows:
                 self.take(split, rows, times)
@@ -1212,9 +1181,9 @@ class Reader:
     def take(self, split: str, rows: list[Read], times: dict[str, list[int]]) -> None:
         """Have some rows in the ledger, and say which are none. `times`: of those without."""
         (path, form), before = self.lists[split], self.shown
-        videos = {row.ytid for _, row, _ in rows if isinstance(row, Row)}
+        videos = {row.ytid for _, row in rows if isinstance(row, Row)}
         batch = Batch(self, self.ids[split], videos, times)
-        for number, row, _ in rows:
+        for number, row in rows:
             try:
                 if isinstance(row, Exception):
                     raise row
@@ -1224,9 +1193,8 @@ class Reader:
                 self.refused[split] += row is error
         batch.write()
         self.seen[split] += len(rows)
-        told = (rows[-1][2], rows[-1][0], batch.position, self.shown - before, self.ids[split])
-        change = 'bytes = ?, lines = ?, rows = ?, skipped = skipped + ?'
-        self.ledger.db.execute(f'UPDATE list SET {change} WHERE id = ?', told)
+        told = (rows[-1][0], batch.position, self.shown - before, self.ids[split])
+        self.ledger.db.execute('UPDATE list SET lines = ?, rows = ?, skipped = skipped + ? WHERE id = ?', told)
 
 
 class Job:
@@ -1302,7 +1270,7 @@ class Job:
 
     def rows(self) -> Iterator[Segment]:
         """The rows to do, in the order of the lists, each once; reads on where that is needed."""
-        after, again = 0, not self.reader.whole  # what was asked for before its list changed may stand behind us
+        after, again = 0, bool(self.reader.lines)  # what was asked for before its list changed may stand behind us
         to_do = f'{TO_DO} AND c.id > ? AND (c.status IS NULL OR c.settled < ?)'
         while True:
             if found := self.find(to_do, after, self.began, most=1):  # the next one's video may be gone by then
@@ -1310,7 +1278,7 @@ class Job:
                 if after not in self.given:
                     self.given.add(after)
                     yield found[0]
-            elif not (self.reader.whole or self.settings.limit):
+            elif self.reader.lines and not self.settings.limit:
                 after = self.db.execute('SELECT ifnull(max(id), 0) FROM clip').fetchone()[0]
                 self.reader.step()
             elif again:
@@ -1321,12 +1289,12 @@ class Job:
     def find(self, condition: str, *values: Any, most: int = 200) -> list[Segment]:
         """Some of the chosen rows, by clip, as their first list has them."""
         self.refresh()
-        columns = 'c.id, c.name, c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, a.tagset, a.position, s.name'
+        columns = 'c.id, c.name, c.ytid, c.start_ms / 1000.0, c.end_ms / 1000.0, s.name, a.position'
         tables = 'clip c CROSS JOIN asks a ON a.clip = c.id JOIN temp.run l ON l.id = a.list JOIN list s ON s.id = l.id'
         query = f'SELECT {columns} FROM {tables} WHERE {condition}{self.where} ORDER BY c.id, l.rank LIMIT {most}'
         found = dict[int, Segment]()
-        for id, name, *told, tagset, at, split in self.db.execute(query, values):
-            found.setdefault(id, Segment(*told, self.classes[tagset], split, at, id=name, clip=id))
+        for id, name, *told in self.db.execute(query, values):
+            found.setdefault(id, Segment(*told, id=name, clip=id))
         return list(found.values())
 
 
@@ -1513,7 +1481,7 @@ def copy_fates(db: sqlite3.Connection, statuses: str) -> None:
 
 def copy_lists(db: sqlite3.Connection) -> None:
     """Take over the lists that the attached ledger has read further than ours."""
-    columns = 'name, rank, size, mtime_ns, bytes, lines, rows, skipped, whole'
+    columns = 'name, rank, size, mtime_ns, lines, rows, skipped, whole'
     db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
     further = 't.rows > ifnull(o.rows, -1) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
     found = f'SELECT o.id, t.id FROM other.list t LEFT JOIN list o USING (name) WHERE {further}'
@@ -1751,6 +1719,11 @@ def words_of(error: Exception) -> str:
     return getattr(cause, 'orig_msg', None) or f'{type(cause).__name__}: {cause}'
 
 
+def as_account(settings: Settings, cookies: str) -> bool:
+    """Whether YouTube sees an account, which has other limits than a guest."""
+    return bool(cookies) or not settings.ydl_opts.keys().isdisjoint(['cookiefile', 'cookiesfrombrowser'])
+
+
 def find_cause(words: str, warnings: list[str]) -> str:
     """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
     vague = words and judge(words)[0] in (*VAGUE, 'no sound', 'dubbed', 'damaged')
@@ -1781,7 +1754,7 @@ class Asker:
         self.ydl, words = self.open_ydl(task.proxy, task.cookies, cheap), ''
         self.warnings.clear()
         try:
-            info = self.ydl.extract_info(task.segment.url, download=False)
+            info = self.ydl.extract_info(f'https://www.youtube.com/watch?v={task.segment.ytid}', download=False)
             find_end(info, info.get('requested_formats') or [info], task.segment)
         except (Refused, YoutubeDLError, *CONFUSED) as error:
             words = str(error) if isinstance(error, Refused) else words_of(error)
@@ -1791,7 +1764,7 @@ class Asker:
 
     def ask_twice(self, task: Task) -> tuple[dict[str, Any], bool]:
         """Ask cheaply, and in full where that answer cannot be believed; True if only the full way brought one."""
-        if not task.cheap or task.cookies or {'cookiefile', 'cookiesfrombrowser'} & self.settings.ydl_opts.keys():
+        if not task.cheap or as_account(self.settings, task.cookies):
             return self.ask(task, cheap=False), False
         try:
             return self.ask(task, cheap=True), False
@@ -1988,8 +1961,8 @@ class Worker:
 
     def pad(self, made: Path, segment: Segment, duration: float) -> float:
         """Lengthen a short clip with silence, for only now its length is known; returns its new length (s)."""
-        wanted, exact = segment.nominal, self.settings.ext in ('wav', 'flac')
-        if duration >= wanted - (1e-5 if exact else self.tolerance):
+        wanted = LENGTH if segment.split in WEAK + STRONG else segment.end - segment.start
+        if duration >= wanted - (1e-5 if self.settings.ext in ('wav', 'flac') else self.tolerance):
             return round(duration, 3)
         padded = made.with_stem('padded')
         silence = ['-af', f'apad=whole_dur={wanted}', *ENCODE[self.settings.ext], '-t', str(wanted)]
@@ -2005,8 +1978,8 @@ class Worker:
         there = measure(path) if task.keep and may_adopt(settings, path) else 0.0
         if there and abs(there - (segment.end - segment.start)) <= self.tolerance:  # but in no ledger
             nameless = {'title': '', 'format_id': ''}
-            return Result(segment, DONE, DONE, record=describe(settings, path, path, nameless, there))
-        with tempfile.TemporaryDirectory(dir=self.scratch) as folder:
+            return Result(segment, DONE, DONE, record=describe(settings, path, path, nameless, there), adopted=True)
+        with tempfile.TemporaryDirectory(prefix=task.mark, dir=self.scratch) as folder:
             info, cheap_failed = self.asker.ask_twice(task)
             made = Path(folder, path.name)
             duration = self.cut(info, segment, made)
@@ -2029,7 +2002,7 @@ def end_with_parent() -> None:
     end_at_once()
 
 
-worker: Worker | None = None  # of this process, once the pool has opened it
+worker: Worker | OSError | None = None  # of this process, once the pool has opened it; or why there is none
 
 
 def open_worker(*given: Any) -> None:
@@ -2041,13 +2014,18 @@ def open_worker(*given: Any) -> None:
     signal.signal(signal.SIGTERM, end_at_once)
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
-    worker = Worker(*given)
+    try:
+        worker = Worker(*given)
+    except OSError as error:  # a full disk, for one: each task says so
+        worker = error
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def fetch(task: Task) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
     try:
+        if isinstance(worker, OSError):
+            raise worker
         return worker.fetch(task)
     except (Refused, OSError) as error:  # OSError: of the disk
         no = error if isinstance(error, Refused) else Refused(str(error))
@@ -2069,6 +2047,7 @@ FEW = 4  # of such answers or failures in a row, without a clip between them, un
 ELSEWHERE = 3  # routes that have to say "not in your country", if there are as many
 CLOSINGS = 4  # refusals that a row was the first to meet; with the next one it may be the row
 MISSES = 5  # in a row until the cheap request is given up
+Settle = Callable[[Result], None]
 
 
 def clock(at: float, now: float) -> str:
@@ -2093,9 +2072,13 @@ class Learned(NamedTuple):
 class Budget:
     """When the next row may start on a route: at once, but evenly spread after YouTube has refused."""
 
-    def __init__(self, per_hour: int | None, learned: Learned | None) -> None:
-        self.per_hour, self.learned, self.next = per_hour, learned, 0.0  # per_hour: the user's own ceiling
-        self.starts = deque[float](maxlen=per_hour or 0)
+    def __init__(self, per_hour: int | None) -> None:
+        self.per_hour, self.starts = per_hour, deque[float](maxlen=per_hour or 0)  # per_hour: the user's own ceiling
+        self.begin(None)
+
+    def begin(self, learned: Learned | None) -> None:
+        """Forget this run's results: YouTube counts us as somebody else, of whom this is known."""
+        self.learned, self.next = learned, 0.0
         self.passes = deque[float]()  # when the rows of the last hour started that YouTube answered
         self.refused = set[str]()  # rows that were, since it learned
 
@@ -2110,6 +2093,12 @@ class Budget:
         self.starts.append(now)
         interval = HOUR / self.learned.rate(now) if self.learned else 0
         self.next = max(self.next, now - interval) + interval
+
+    def refund(self, at: float, now: float) -> None:
+        """A row that started then has asked for nothing."""
+        if at in self.starts:
+            self.starts.remove(at)
+        self.next -= HOUR / self.learned.rate(now) if self.learned else 0
 
     def passed(self, at: float, until: float) -> None:
         """Count a row that came through, and forget those of more than an hour before."""
@@ -2129,9 +2118,6 @@ class Budget:
         too_many = granted if hourly else count * HOUR / max(1, refused - first)
         budget = max(SHARE * granted, LEAST, self.learned.rate(now) / 2 if self.learned else 0)
         self.learned = Learned(budget, max(budget, too_many), now)
-
-
-Settle = Callable[[Result], None]
 
 
 class Backlog:
@@ -2164,9 +2150,9 @@ class Backlog:
         if self.known and nth % 2:
             return self.known[-1]
         row = self.new() or self.old(route)
-        if row and row.nowhere and nth > 2:  # a route that may be dead is not waited for
-            words = 'not shown in that of one route, and others do not answer'
-            self.settle(Result(row, FAILED, 'country', words))
+        waited_for = any(not other.why and name not in row.nowhere for name, other in self.routes.items())
+        if row.nowhere and nth > 2 and not waited_for:  # nobody waits for a route that may be dead
+            self.settle(Result(row, FAILED, 'country', 'not shown in that of one route, and others do not answer'))
             return None
         return row
 
@@ -2202,14 +2188,20 @@ class Backlog:
             if result.verdict in (DOUBT, THROTTLED):
                 self.known.appendleft(task.segment)
 
+    def adopt(self, result: Result) -> None:
+        """Settle a row whose clip lay in its place, which tells nothing of YouTube; it may serve as a known one."""
+        if len(self.known) < 10:
+            self.known.appendleft(result.segment)
+        self.settle(result)
+
 
 class Route:
     """A way to YouTube: open or closed, and what its results say, of their rows or of the weather."""
 
-    def __init__(self, name: str, settings: Settings, backlog: Backlog, learned: Learned | None) -> None:
+    def __init__(self, name: str, settings: Settings, backlog: Backlog) -> None:
         self.name, self.settings, self.backlog = name, settings, backlog
         self.label = '' if name == 'direct' else f'{name}: '
-        self.budget = Budget(settings.per_hour, learned)
+        self.visitor, self.budget = name, Budget(settings.per_hour)  # visitor: whom YouTube counts there
         self.flying, self.last, self.probes = 0, 0.0, 0  # rows in flight; when one started last; probes since it closed
         self.why: Result | None = None  # what closed it
         self.since, self.until, self.pause = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
@@ -2310,19 +2302,30 @@ class Pace:
 
     def __init__(self, settings: Settings, routes: Iterable[str], rows: Iterable[Segment], settle: Settle,
                  known: Iterable[Segment] = (), learned: Mapping[str, Learned] | None = None) -> None:  # fmt: skip
-        self.settings, self.former, self.routes = settings, learned or {}, dict[str, Route]()
+        self.settings, self.former = settings, dict(learned or {})
+        self.routes, self.left = dict[str, Route](), dict[str, Route]()  # left: of nodes that may come back
         self.backlog = Backlog(settings, self.routes, rows, settle)
         self.backlog.known.extend(known)
-        self.enough = max(10, 2 * settings.num_processes)  # failures in a row, without a known clip, that end the run
         self.stop = ''  # why the run ends early
         for name in routes:
             self.add(name)
 
     def add(self, name: str) -> None:
-        self.routes[name] = Route(name, self.settings, self.backlog, self.former.get(name))
+        if name in self.left:
+            self.routes[name] = self.left.pop(name)
+        else:
+            self.routes[name] = Route(name, self.settings, self.backlog)
+            self.identify(self.routes[name])
 
     def remove(self, name: str, now: float) -> None:
-        self.backlog.give_back(self.routes.pop(name).release(), now)
+        route = self.left[name] = self.routes.pop(name)
+        route.flying = 0
+        self.backlog.give_back(route.release(), now)
+
+    def identify(self, route: Route) -> None:
+        """Keep to what is known of whom YouTube counts on a route: an account has another limit than a guest."""
+        route.visitor = f'{route.name} with cookies' if as_account(self.settings, self.settings.cookies) else route.name
+        route.budget.begin(self.former.get(route.visitor))
 
     @property
     def over(self) -> bool:
@@ -2333,21 +2336,20 @@ class Pace:
     @property
     def learned(self) -> dict[str, Learned]:
         """What the routes have learned, for the ledger."""
-        return {name: route.budget.learned for name, route in self.routes.items() if route.budget.learned}
+        return {route.visitor: route.budget.learned for route in self.routes.values() if route.budget.learned}
 
     def give_up(self, now: float) -> None:
         """End the run where every route is closed, and has been for long or will tell nothing."""
         last, backlog = max(self.routes.values(), key=lambda route: route.since), self.backlog
-        if 0 < self.settings.give_up_after <= (silence := now - last.since):
-            self.stop = self.stop or f'nothing came through for {silence:.0f} s ({last.why.words})'
         untold = backlog.waiting and not (backlog.ahead or backlog.known or any(r.flying for r in self.routes.values()))
-        if untold and all(row.unproven for _, row in backlog.waiting):
-            words = f'every row is gone ({last.why.words}), and there is no clip to compare with'
-            self.stop = self.stop or f'{words}; try another time'
+        if 0 < self.settings.give_up_after <= (silence := now - last.since):
+            self.stop = f'nothing came through for {silence:.0f} s ({last.why.words})'
+        elif untold and all(row.unproven for _, row in backlog.waiting):
+            self.stop = f'every row is gone ({last.why.words}), and there is no clip to compare with; try another time'
 
     def next(self, now: float, free: Collection[str] | None = None) -> Task | None:
         """The task to start now, if any, on the least busy of the routes that have a free place."""
-        if self.routes and all(route.why for route in self.routes.values()):
+        if not self.stop and self.routes and all(route.why for route in self.routes.values()):
             self.give_up(now)
         routes = [route for name, route in self.routes.items() if free is None or name in free]
         for route in sorted(routes, key=lambda route: (route.flying, route.last)):
@@ -2363,7 +2365,7 @@ class Pace:
         last = held[-1][1] if held else None
         places = max(2, self.settings.num_processes // len(self.routes))
         doubtful = last and last.verdict == DOUBT
-        full = len(held) >= (FEW if backlog.known else places if doubtful else self.enough)
+        full = len(held) >= (FEW if backlog.known else places if doubtful else max(10, 2 * self.settings.num_processes))
         row = None if full else backlog.old(route.name, now) or backlog.new()
         if row or route.flying or not last:
             return row
@@ -2387,6 +2389,9 @@ class Pace:
         if not route or not result:
             if task.keep:
                 self.backlog.wait(task.segment, now)
+        elif result.adopted:
+            route.budget.refund(task.at, now)
+            self.backlog.adopt(result)
         elif result.verdict == STOP:
             self.stop = f'{result.words}; mend that'
         else:
@@ -2394,9 +2399,11 @@ class Pace:
             route.see(task, result, now)
 
     def knock(self, now: float) -> None:
-        """Have every closed route tried at once: something has changed."""
-        for route in self.routes.values():
+        """Have every closed route tried at once: the cookies have changed."""
+        self.former |= self.learned
+        for route in [*self.routes.values(), *self.left.values()]:
             route.until = min(route.until, now)
+            self.identify(route)
 
 
 def weather(pace: Pace, now: float) -> str:
@@ -2458,6 +2465,7 @@ class Tunnel:
 
     async def open(self) -> Address:
         """Start ssh, and wait until YouTube answers through it."""
+        self.words = ''
         if self.keeper:
             self.keeper.stdin.close()
         with socket.create_server(('127.0.0.1', 0)) as free:
@@ -2579,11 +2587,12 @@ def check_files(processes: int) -> None:
         import resource
 
         needed, (soft, hard) = 40 + 16 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft == resource.RLIM_INFINITY or soft >= needed:
-            return
-        wrong = f'num_processes = {processes}: needs {needed} open files, {hard} are allowed (ulimit -n)'
-        require(hard == resource.RLIM_INFINITY or needed <= hard, wrong)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+        most = 10_240 if hard == resource.RLIM_INFINITY else hard  # macOS takes no more
+        require(
+            needed <= most, f'num_processes = {processes}: needs {needed} open files, {most} are allowed (ulimit -n)'
+        )
+        if soft != resource.RLIM_INFINITY:  # a door has two for each connection
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 10_240)), hard))
 
 
 class Pool:
@@ -2597,6 +2606,7 @@ class Pool:
         settings.parts.mkdir(parents=True, exist_ok=True)
         self.scratch = tempfile.TemporaryDirectory('', settings.run_prefix, settings.temps, ignore_cleanup_errors=True)
         self.given, self.context = (settings, Path(self.scratch.name), http_flags), start_method()
+        self.asked = set[concurrent.futures.Future]()  # that are not done
         self.pool: pebble.ProcessPool | None = None
 
     def start(self) -> None:
@@ -2609,6 +2619,7 @@ class Pool:
 
     def free(self, pace: Pace, now: float) -> Collection[str]:
         """The routes by which a task may start now."""
+        self.mend()
         flying = sum(route.flying for route in pace.routes.values())
         return self.settings.routes if flying < self.settings.num_processes else ()
 
@@ -2616,7 +2627,15 @@ class Pool:
         asked = task._replace(proxy=self.settings.routes[task.route], cookies=self.settings.cookies)
         if not (self.pool and self.pool.active):  # one died with the lock of all, or while none had a task
             self.start()
-        return self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+        future = self.pool.schedule(fetch, args=[asked], timeout=self.settings.clip_timeout)
+        self.asked.add(future)
+        future.add_done_callback(self.asked.discard)
+        return future
+
+    def mend(self) -> None:
+        """Give back the tasks that a broken pool had not taken up, of which pebble says nothing."""
+        if self.asked and not self.pool.active:
+            self.end()
 
     def result(self, task: Task, future: concurrent.futures.Future) -> Result | None:
         """What became of a task; None if nobody has tried it."""
@@ -2626,10 +2645,13 @@ class Pool:
         except (concurrent.futures.CancelledError, BrokenProcessPool):
             return None
         except concurrent.futures.TimeoutError:
-            return Result(task.segment, DOUBT, 'timeout', f'not done within {self.settings.clip_timeout} s')
+            verdict, reason, words = DOUBT, 'timeout', f'not done within {self.settings.clip_timeout} s'
         except pebble.ProcessExpired as died:
             say(f'a worker died (exit code {died.exitcode}) over {task.segment.ytid}; another one goes on')
-            return Result(task.segment, FAILED, DIED, f'its process ended (exit code {died.exitcode})')
+            verdict, reason, words = FAILED, DIED, f'its process ended (exit code {died.exitcode})'
+        for remains in Path(self.scratch.name).glob(f'*/{task.mark}*'):  # what it had downloaded by then
+            shutil.rmtree(remains, ignore_errors=True)
+        return Result(task.segment, verdict, reason, words)
 
     def end(self) -> None:
         """End all processes and their ffmpegs at once, also those that sleep."""
@@ -2644,14 +2666,14 @@ class Pool:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.kill()
             joining.join(0.05)
+        for future in list(self.asked):
+            future.cancel()
 
     def close(self) -> None:
         with no_interrupts():
             self.end()
             self.scratch.cleanup()
             shutil.rmtree(self.settings.parts, ignore_errors=True)
-            with contextlib.suppress(OSError):  # other shards have theirs there
-                self.settings.parts.parent.rmdir()
 
 
 # ----------------------------------------------------------------------------------------------------------- cluster
@@ -2690,7 +2712,8 @@ class RemoteFetcher:
         self.script.open_root(settings)
         self.script.open_routes(settings)
         self.pool = self.script.Pool(settings)
-        self.pool.start()  # before several threads want it
+        self.pool.start()
+        self.one_thread = threading.Lock()  # begins with fresh processes
 
     def places(self) -> int:
         return self.pool.settings.num_processes
@@ -2699,7 +2722,15 @@ class RemoteFetcher:
         """The fields of a result but for its segment, and the bytes of its clip."""
         self.pool.settings.cookies = cookies
         asked = self.script.Task(self.script.Segment(*segment), *task)
-        result = self.pool.result(asked, self.pool.submit(asked))
+        result = None
+        while not result:  # else its pool broke before anybody tried it
+            with self.one_thread:
+                future = self.pool.submit(asked)
+            while not future.done():
+                concurrent.futures.wait([future], 1)
+                with self.one_thread:
+                    self.pool.mend()
+            result = self.pool.result(asked, future)
         clip = Path(result.made).read_bytes() if result.made else b''
         if result.made:
             os.unlink(result.made)
@@ -2718,8 +2749,8 @@ class Node:
     places, failures = 0, 0  # failures: times in a row that it was lost
     broken = ''  # why its actor cannot go on
 
-    def __init__(self, id: str, address: str) -> None:
-        self.id, self.name = id, f'node {address} ({id[:4]})'
+    def __init__(self, id: str, name: str) -> None:
+        self.id, self.name = id, name
         self.tasks = dict[concurrent.futures.Future, float]()  # with the times of their starts
 
 
@@ -2750,8 +2781,10 @@ class Cluster:
 
     def find_nodes(self, now: float) -> None:
         found = {one['NodeID']: one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')}
-        for id in found.keys() - self.nodes.keys():
-            self.nodes[id] = Node(id, found[id]['NodeManagerAddress'])
+        for id in found.keys() - self.nodes.keys():  # by its address, which the next run meets again
+            name = f'node {found[id]["NodeManagerAddress"]}'
+            taken = [node.name for node in self.nodes.values() if node.actor or node.failures < self.ENOUGH]
+            self.nodes[id] = Node(id, f'{name} ({id[:4]})' if name in taken else name)
         patience = 2 * self.settings.clip_timeout + 10  # s
         for node in self.nodes.values():
             if node.id not in found:
@@ -2929,7 +2962,7 @@ class Progress:
 
     def show(self, weather: str = '', waiting: int = 0) -> None:
         """What came, how many rows wait for another try, and what is going on."""
-        if not self.counts and (self.job.reader.whole or self.job.settings.limit):
+        if not self.counts and (self.job.settings.limit or not self.job.reader.lines):
             self.count()
         self.bar.set_description(weather, refresh=False)
         told = {status: self.seen[status] for status in (DONE, GONE, FAILED)}
@@ -2982,9 +3015,8 @@ def coverage(job: Job) -> list[list]:
     classes, labels = defaultdict[str, Counter[str]](Counter), job.reader.labels
     for (tagset, status, reason), n in job.counts('a.tagset', of='').items():
         for name in job.classes[tagset]:
-            if job.choice and not job.choice.takes([name]):
-                continue
-            classes[name][{DONE: 'there', GONE: f'gone: {reason}'}.get(status, 'left')] += n
+            if not job.choice or job.choice.takes([name]):
+                classes[name][{DONE: 'there', GONE: f'gone: {reason}'}.get(status, 'left')] += n
     reasons, table = sorted(set().union(*classes.values()) - {'there', 'left'}), []
     for name, found in classes.items():
         gone = [found[reason] for reason in reasons]
@@ -3041,8 +3073,7 @@ PAGE = r"""<!doctype html>
 <title>AudioSet: what came of it</title>
 <style nonce="{nonce}">
 :root { color-scheme: light dark; --soft: light-dark(#525d6b, #a5b0bf); --box: light-dark(#f3f5f8, #1b212a) }
-body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere;
-  background: Canvas }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem; font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
 h2 { margin: 2.5rem 0 .75rem } h3 { font-size: 1rem; margin: 0 } p { margin: .5rem 0 } .soft, dt { color: var(--soft) }
 button, input, select, label { font: inherit; max-width: 100%; box-sizing: border-box }
 tr button { background: none; border: 0; padding: 0 .2rem; text-align: left } tbody button { color: LinkText }
@@ -3050,7 +3081,7 @@ dl, ul { display: grid; gap: .75rem; grid-template-columns: repeat(auto-fill, mi
 ul { list-style: none; grid-template-columns: repeat(auto-fill, minmax(min(20rem, 100%), 1fr)) }
 dl div, li { background: var(--box); border-radius: .6rem; padding: .6rem .8rem } dd { margin: 0; font-size: 1.2rem }
 audio, video { width: 100% } video { aspect-ratio: 16 / 9 }
-.wide { overflow: auto; max-height: 40rem } thead { position: sticky; top: 0; background: Canvas }
+.wide { overflow: auto; max-height: 40rem } thead { position: sticky; top: 0 } body, thead { background: Canvas }
 table { border-collapse: collapse; width: 100%; overflow-wrap: normal } tbody th { font-weight: 400 }
 th, td { text-align: right; padding: .25rem .5rem; vertical-align: top }
 tr { border-bottom: 1px solid light-dark(#d3d9e1, #38414e) } th:last-child { width: 24% }
@@ -3085,6 +3116,7 @@ th:first-child, th:last-child, .words { text-align: left; min-width: 9rem } th.w
 <ul id="clips"></ul></main>
 <script type="application/json" id="data">{data}</script><script nonce="{nonce}">
 const $ = id => document.getElementById(id), data = JSON.parse($('data').textContent)
+const {begin, last, step, bins, seconds, bytes} = data.time
 const sum = numbers => numbers.reduce((all, n) => all + n, 0)
 const number = n => Math.round(n).toLocaleString('en'), share = (n, of) => (100 * n / (of || 1)).toFixed(1) + ' %'
 const date = at => new Date(1000 * at).toLocaleString('en-GB', {dateStyle: 'medium', timeStyle: 'short'})
@@ -3104,8 +3136,8 @@ function row(name, ...cells) {
   return make('tr', {}, make('th', {scope: 'row'}, name), ...whole)
 }
 function chart(id, title, series) {  // of each: kind, name, results by bin
-  const {begin, last, step, bins} = data.time, hourly = n => number(3600 * n / step) + ' an hour'
-  const places = [...Array(bins).keys()], height = x => sum(series.map(([, , of]) => of[x]))
+  const hourly = n => number(3600 * n / step) + ' an hour', height = x => sum(series.map(([, , of]) => of[x]))
+  const places = [...Array(bins).keys()]
   const highest = Math.max(1, ...places.map(height)), label = `${title}, at most ${hourly(highest)}`
   const columns = places.map(x => make('div', {}, ...series.map(([kind, name, of]) =>
     piece(kind, of[x] / highest, `${date(begin + x * step)}: ${name} ${hourly(of[x])}`))))
@@ -3119,40 +3151,36 @@ const counts = data.counts.map(([list, bin, status, reason, n]) => ({list, bin, 
 const total = test => sum(counts.filter(test).map(one => one.n))
 const fates = test => ['done', 'gone', 'failed', 'left'].map(status => total(one => one.status === status && test(one)))
 function binned(test) {
-  const sums = Array(data.time.bins).fill(0)
+  const sums = Array(bins).fill(0)
   for (const {bin, n} of counts.filter(test)) sums[bin] += n
   return sums
 }
-function showFates() {
-  const {begin, last, step, bins, seconds, bytes} = data.time, [done, gone, failed, untried] = fates(() => true)
-  const rows = done + gone + failed + untried, left = failed + untried, day = Math.min(bins, Math.ceil(86400 / step))
-  const pace = 3600 * total(one => one.bin !== null && one.bin >= bins - day) / (day * step)
-  const facts = {rows: number(rows), done: `${number(done)} (${share(done, rows)})`,
-    gone: `${number(gone)} (${share(gone, rows)})`, 'left to try': `${number(left)} (${number(failed)} failed)`,
-    sound: (seconds / 3600).toFixed(2) + ' hours', 'on the disk': (bytes / 1e9).toFixed(3) + ' GB'}
-  if (begin) Object.assign(facts, {began: date(begin), 'last result': date(last),
-    'pace of its last day': number(pace) + ' an hour', 'at that pace, over': date(data.at + 3600 * left / pace)})
-  for (const [name, told] of Object.entries(facts))
-    $('facts').append(make('div', {}, make('dt', {}, name), make('dd', {}, told)))
-  for (const [list, id] of [['all', null], ...Object.entries(data.lists)]) {
-    const [done, gone, failed, left] = fates(one => id === null || one.list === id)
-    const told = [done + gone + failed + left, done, gone, failed + left, failed].map(number)
-    $('lists').append(row(list, ...told, bar({done, gone, failed, left})))
-  }
-  const series = ['done', 'gone', 'failed'].map(kind => [kind, kind, binned(one => one.status === kind)])
-  if (begin) chart('pace', 'Results over time', series)
+const [done, gone, failed, untried] = fates(() => true), rows = done + gone + failed + untried, left = failed + untried
+const day = Math.min(bins, Math.ceil(86400 / step))
+const pace = 3600 * total(one => one.bin !== null && one.bin >= bins - day) / (day * step)
+const facts = {rows: number(rows), done: `${number(done)} (${share(done, rows)})`,
+  gone: `${number(gone)} (${share(gone, rows)})`, 'left to try': `${number(left)} (${number(failed)} failed)`,
+  sound: (seconds / 3600).toFixed(2) + ' hours', 'on the disk': (bytes / 1e9).toFixed(3) + ' GB'}
+if (begin) Object.assign(facts, {began: date(begin), 'last result': date(last),
+  'pace of its last day': number(pace) + ' an hour', 'at that pace, over': date(data.at + 3600 * left / pace)})
+for (const [name, told] of Object.entries(facts))
+  $('facts').append(make('div', {}, make('dt', {}, name), make('dd', {}, told)))
+for (const [list, id] of [['all', null], ...Object.entries(data.lists)]) {
+  const [done, gone, failed, left] = fates(one => id === null || one.list === id)
+  const told = [done + gone + failed + left, done, gone, failed + left, failed].map(number)
+  $('lists').append(row(list, ...told, bar({done, gone, failed, left})))
 }
-function showLosses() {
-  const size = Object.fromEntries(Object.keys(data.meanings).map(of => [of, total(one => one.reason === of)]))
-  const reasons = Object.keys(size).sort((a, b) => size[b] - size[a]), rest = reasons.slice(5)
-  for (const reason of reasons) {
-    const [, gone, failed] = fates(one => one.reason === reason), picture = bar({gone, failed}, size[reasons[0]])
-    $('losses').append(row(reason, number(gone), number(failed), data.meanings[reason], picture))
-  }
-  const series = reasons.slice(0, 5).map((of, at) => ['c' + at, of, binned(one => one.reason === of)])
-  if (rest.length) series.push(['c5', 'others', binned(one => rest.includes(one.reason))])
-  if (series.length) chart('nights', 'Losses over time', series)
+const results = ['done', 'gone', 'failed'].map(kind => [kind, kind, binned(one => one.status === kind)])
+if (begin) chart('pace', 'Results over time', results)
+const size = Object.fromEntries(Object.keys(data.meanings).map(of => [of, total(one => one.reason === of)]))
+const reasons = Object.keys(size).sort((a, b) => size[b] - size[a]), rest = reasons.slice(5)
+for (const reason of reasons) {
+  const [, gone, failed] = fates(one => one.reason === reason), picture = bar({gone, failed}, size[reasons[0]])
+  $('losses').append(row(reason, number(gone), number(failed), data.meanings[reason], picture))
 }
+const losses = reasons.slice(0, 5).map((of, at) => ['c' + at, of, binned(one => one.reason === of)])
+if (rest.length) losses.push(['c5', 'others', binned(one => rest.includes(one.reason))])
+if (losses.length) chart('nights', 'Losses over time', losses)
 // ---- classes: all, sorted by a column, or in the branches of the ontology
 const classes = data.classes.map(([, label, rows, there, left], at) => ({label, rows, there, left, at,
   lost: rows - there - left, share: (rows - there - left) / (rows || 1)}))
@@ -3216,7 +3244,7 @@ $('branches').hidden = !lower.size
 for (const id of ['filter', 'tree']) $(id).oninput = listClasses
 for (const id of ['class', 'many']) $(id).onchange = listen
 $('again').onclick = listen
-for (const show of [showFates, showLosses, listClasses, listen]) show()
+for (const show of [listClasses, listen]) show()
 </script>
 </html>
 """
@@ -3284,8 +3312,9 @@ def describe_clips(job: Job, ids: Iterable[int]) -> dict[int, list]:
     return clips
 
 
-def describe_all(page: Path, job: Job, table: list[list]) -> dict[str, Any]:
-    """What the page shows."""
+def write_page(page: Path, job: Job, table: list[list]) -> None:
+    """One file that needs no other. Nothing in its data can end the element that they stand in, nor know the word by
+    which the page's policy tells its own script and style from all others."""
     settings, places = job.settings, {tag or label: at for at, (tag, label, *_) in enumerate(table[1:])}
     classes, drawn, (when, counts) = [row[:5] for row in table[1:]], draw_clips(job, places), count_over_time(job)
     meanings = {reason: MEANINGS.get(reason, MEANINGS['']) for *_, reason, _ in counts if reason}
@@ -3293,13 +3322,8 @@ def describe_all(page: Path, job: Job, table: list[list]) -> dict[str, Any]:
     told |= {'player': 'video' if settings.ext == 'mp4' else 'audio'}
     told |= {'lists': job.reader.ids, 'time': when, 'counts': counts, 'meanings': meanings}
     told |= {'classes': classes, 'branches': grow_branches(settings, classes), 'drawn': drawn}
-    return told | {'clips': describe_clips(job, set[int]().union(*drawn.values()))}
-
-
-def write_page(page: Path, job: Job, table: list[list]) -> None:
-    """One file that needs no other. Nothing in its data can end the element that they stand in, nor know the word by
-    which the page's policy tells its own script and style from all others."""
-    text = clean(json.dumps(describe_all(page, job, table), ensure_ascii=False, separators=(',', ':')))
+    told |= {'clips': describe_clips(job, set[int]().union(*drawn.values()))}
+    text = clean(json.dumps(told, ensure_ascii=False, separators=(',', ':')))
     text = re.sub('[<>&\u2028\u2029]', lambda mark: f'\\u{ord(mark[0]):04x}', text)
     before, after = PAGE.replace('{nonce}', secrets.token_urlsafe()).split('{data}')
     with replacing(page) as out:
@@ -3320,8 +3344,6 @@ def from_json(text: str, what: str = 'JSON, such as {"retries": 3}') -> Any:
 
 
 number = functools.partial(from_json, what='number; use digits')
-
-
 KINDS: dict[str, tuple[tuple[type, ...], dict[str, Any]]] = {  # annotation -> its types, how argparse reads the flag
     'bool': ((bool,), {'action': argparse.BooleanOptionalAction}),
     'list[str]': ((list,), {'nargs': '*', 'metavar': 'NAME'}),
@@ -3499,7 +3521,7 @@ def open_root(settings: Settings) -> None:
     settings.ledger = ledger_path(settings)
     tag = settings.ledger.stem  # make and shard
     settings.metadata, settings.run_prefix = root / 'audioset_metadata.json', f'run-{zlib.crc32(bytes(root)):x}-{tag}.'
-    settings.parts = settings.wavs / '.parts' / tag  # finished clips on their way to wavs/
+    settings.parts = settings.wavs / f'.parts-{tag}'  # finished clips on their way to wavs/
     path = settings.cookie_path = root / Path(settings.cookie_path).expanduser()
     settings.cookies = settings.cookie_stamp = ''  # stamp: of the file that was read last
     unset = path == root / 'cookies.txt' and not path.exists()
@@ -3582,17 +3604,16 @@ def settle(job: Job, bar: Progress, result: Result) -> None:
 
 def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
     """Download the rows that are not settled; returns why that ended early, '' if it did not."""
-    rows, ledger, alone = job.rows(), job.reader.ledger, settings.engine != 'ray'
-    if not (first := next(rows, None)):
+    ledger, alone, settled = job.reader.ledger, settings.engine != 'ray', functools.partial(settle, job, bar)
+    routes = settings.routes if alone else ()  # of a cluster, nodes bring theirs
+    pace = Pace(settings, routes, job.rows(), settled, job.find('c.status = ?', DONE, most=5), ledger.learned())
+    if pace.over:
         return ''
     with contextlib.closing(Pool(settings) if alone else Cluster(settings)) as pool:
-        rows, settled = itertools.chain([first], rows), functools.partial(settle, job, bar)
-        routes = settings.routes if alone else ()  # of a cluster, nodes bring theirs
-        pace = Pace(settings, routes, rows, settled, job.find('c.status = ?', DONE, most=5), ledger.learned())
         try:
             fetch_all(job, bar, pace, pool)
-        except (OSError, sqlite3.Error) as error:  # the ledger or a clip's place cannot be written
-            return f'{error}; mend that'
+        except (OSError, sqlite3.Error, BrokenProcessPool) as error:  # no ledger, no place for a clip, no process
+            return f'{str(error) or error.__cause__}; mend that'
     return pace.stop
 
 
@@ -3604,12 +3625,10 @@ def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     names = published(settings, 'mid_to_display_name.tsv') if strong else {}
     labels = names | read_labels(settings)[0]
     reader = Reader(ledger, lists, labels, names)
-    for split in reader.changed:  # else what it no longer asks for yet would be missing from the metadata
-        reader.finish(split)
-    if settings.labels or settings.exclude or not set(reader.lines) & set(WEAK):
-        for split in order:  # else in passing, behind AudioSet's long ones, which give shared clips their names
-            if split not in WEAK:
-                reader.finish(split)
+    for split in order:  # what a changed one no longer asks for yet would else be missing from the metadata
+        soon = settings.labels or settings.exclude or not set(reader.lines) & set(WEAK)
+        if split in reader.changed or (soon and split not in WEAK):  # else behind AudioSet's, which name shared clips
+            reader.finish(split)
     return reader
 
 
@@ -3632,7 +3651,7 @@ def open_job(settings: Settings, ledger: Ledger) -> Job:
     """What the user asks for; UsageError if that is nothing."""
     reader = open_reader(settings, ledger)
     job = Job(reader, settings, make_choice(settings, reader))
-    while not (usable := job.find('true', most=1)) and not reader.whole:
+    while not (usable := job.find('true', most=1)) and reader.lines:
         reader.step(50_000)
     why = 'that labels, exclude and per_label leave; a list of AudioSet that is deleted is fetched anew'
     require(usable or ledger.sharded, f'{", ".join(settings.splits)}: not one usable row {why}')
@@ -3701,20 +3720,14 @@ def merge_ledgers(settings: Settings) -> str:
         return merge_metadata(ledger, job_of(ledger))
 
 
-def check_packs(settings: Settings) -> None:
-    """Refuse to write over the shards of another make."""
-    others = [path for path in find_ledgers(settings) if path != settings.ledger]
-    for path in others if any((settings.root / 'packs').glob('*.tar')) else ():
-        packed = ask_ledger(path, 'SELECT 1 FROM pack LIMIT 1')
-        require(not packed, f'packs/ holds shards of {made_by(path)}; move them away, or name another root')
-
-
 def pack_clips(settings: Settings) -> str:
     """What --pack does; says what came of it."""
-    settings.ledger = ledger_path(settings, '0/1')
-    check_packs(settings)
+    settings.ledger, packs = ledger_path(settings, '0/1'), settings.root / 'packs'
+    for path in find_ledgers(settings) if any(packs.glob('*.tar')) else ():  # not to write over their shards
+        packed = ask_ledger(path, 'SELECT 1 FROM pack LIMIT 1')
+        require(not packed, f'packs/ holds shards of {made_by(path)}; move them away, or name another root')
     require(settings.ledger.exists(), f'{settings.wavs} has no ledger of {make_of(settings)}: nothing to pack')
-    (settings.root / 'packs').mkdir(exist_ok=True)
+    packs.mkdir(exist_ok=True)
     with claim(settings.ledger), Ledger(settings) as ledger:
         job = job_of(ledger)
         known = ', '.join(name for (name,) in ledger.db.execute('SELECT name FROM list'))
@@ -3725,7 +3738,7 @@ def pack_clips(settings: Settings) -> str:
             again = command(settings, '--verify')
             raise UsageError(f'{error.filename}: is not there; {again} fetches it again') from None
     told = ', '.join(f'{split} {count}' for split, count in counts.items())
-    return f'{headline(settings)}\n{sum(counts.values())} clips packed in {settings.root / "packs"}: {told}'
+    return f'{headline(settings)}\n{sum(counts.values())} clips packed in {packs}: {told}'
 
 
 def look(settings: Settings) -> str:
@@ -3792,8 +3805,7 @@ def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
             (lent if sharded else held).enter_context(claim(path, patience=2))  # it must not run beside us
             ledger.rivals += [held.enter_context(Ledger(settings, path=path))] if settings.remake else []
         for path in find_ledgers(settings):
-            if path != settings.ledger:
-                learn(ledger, path)
+            learn(ledger, path)
         if settings.verify:
             verify_clips([ledger, *(lent.enter_context(Ledger(settings, path=path)) for path in ours)])
     return ledger
@@ -3840,7 +3852,7 @@ def main(argv: list[str] | None = None) -> int:
         open_root(settings)
         open_routes(settings)
         if instead := [INSTEAD[mode] for mode in modes_of(settings) if mode in INSTEAD]:
-            print(instead[0](settings))
+            say(instead[0](settings))
             return 0
         return run(settings)
     except UsageError as error:

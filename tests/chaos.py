@@ -162,7 +162,7 @@ def compare(fair: Program, rough: Program) -> list[str]:
     settled = Counter(name for name, *_ in rough.settled)
     differences += [f'{name} is {n} clips in the ledger' for name, n in settled.items() if n > 1]
     return differences + [
-        f'{path} is left over' for path in [*rough.leftovers(), *(rough.root / 'wavs').glob('.parts/*/*')]
+        f'{path} is left over' for path in [*rough.leftovers(), *(rough.root / 'wavs').glob('.parts*/*')]
     ]
 
 

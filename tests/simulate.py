@@ -17,11 +17,11 @@ DAY = 24 * HOUR
 
 def settings(**more: float) -> SimpleNamespace:
     made = {'pause': 60, 'longest_pause': 3600, 'retries': 3, 'retry_pause': 4, 'num_processes': 8}
-    return SimpleNamespace(**{'per_hour': None, 'give_up_after': 0, **made, **more})
+    return SimpleNamespace(**{'per_hour': None, 'give_up_after': 0, 'cookies': '', 'ydl_opts': {}, **made, **more})
 
 
 def row(ytid: str) -> Segment:
-    return Segment(ytid, 0, 10, (), 'eval', id=f'id_{ytid}')
+    return Segment(ytid, 0, 10, 'eval', id=f'id_{ytid}')
 
 
 class YouTube:

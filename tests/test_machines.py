@@ -175,7 +175,6 @@ SEGMENTS = st.builds(
     ytid=st.from_regex(r'[A-Za-z0-9_-]{11}', fullmatch=True),
     start=st.integers(0, 600).map(float) | st.floats(0, 600),
     end=st.integers(601, 1200).map(float),
-    tags=st.just(()),
     split=st.sampled_from(['eval', 'train.2']),
     index=st.integers(0, 3_000_000),
     id=st.just('') | st.integers(0, 600_000).map('id_<the video>_{}'.format),

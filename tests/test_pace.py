@@ -16,6 +16,7 @@ from download import DIED, DONE, DOUBT, FAILED, GONE, HOUR, LATER, STOP, THROTTL
 
 NETWORK, BOT, RATE = (DOUBT, 'network'), (THROTTLED, 'bot check'), (THROTTLED, 'rate limit')
 CLIP, PRIVATE, UNAVAILABLE, COUNTRY = (DONE, DONE), (GONE, 'private'), (GONE, 'unavailable'), (GONE, 'country')
+HERE = (DONE, 'here')  # it lies in its place, and nobody is asked
 
 
 class NeverEnds(Exception):
@@ -78,7 +79,8 @@ class Sky:
                 del due[task]
                 natural, met = nature(task.segment.ytid), weather and weather(self.now, task.route)
                 spared = met and met[1].startswith('media') and natural[0] in (GONE, LATER)  # that needs no media
-                self.land(*(natural if spared or not met else met), task=task)
+                here = natural == HERE and task.keep
+                self.land(*(natural if spared or here or not met else met), task=task, adopted=here)
             full = len(self.flying) == self.pace.settings.num_processes
             wake = math.inf if full else simulate.wake(self.pace, self.now)
             until = min([*due.values(), wake])
@@ -183,6 +185,26 @@ def test_a_knock_has_it_tried_at_once() -> None:
     assert not sky.fill()
     sky.pace.knock(sky.now)
     assert len(sky.fill()) == 1
+
+
+def test_an_account_does_not_keep_to_what_a_guest_has_learned() -> None:
+    sky = Sky(1000, learned={'direct with cookies': Learned(3600, 4000, 1000)})
+    refuse(sky, 300, 1000 + 3700)
+    assert sky.route.budget.rate(sky.now) < 400
+    sky.fill()
+    sky.land_all(*BOT)
+    sky.pace.settings.cookies = 'some'
+    sky.pace.knock(sky.now)
+    sky.fill()
+    sky.land(DONE)
+    assert not sky.route.why
+    assert 3500 < sky.route.budget.rate(sky.now) < 4100
+    sky.pace.settings.cookies = ''
+    sky.pace.knock(sky.now)
+    assert sky.route.budget.rate(sky.now) < 400
+    assert 265 <= sky.pace.learned['direct'].budget <= 275
+    again = Sky(10, learned=dict(sky.pace.learned), ydl_opts={'cookiesfrombrowser': ['firefox']})
+    assert len(again.fill()) == 8, 'these are cookies, too'
 
 
 def test_a_probe_whose_worker_dies_tells_nothing() -> None:
@@ -456,6 +478,29 @@ def test_an_answer_to_everything_from_the_beginning_stops_the_run() -> None:
     assert len(sky.asked) < 40
 
 
+def test_a_clip_that_lay_in_its_place_proves_nothing() -> None:
+    """As in a rerun without its ledger: most clips are there, and YouTube answers the other rows with no."""
+    lost = {name(n) for n in range(0, 300, 7)}
+    sky = Sky(300)
+    sky.run(lambda id_: CLIP if id_ in lost else HERE, lambda now, _: UNAVAILABLE if now < 1000 + 5 * HOUR else None)
+    assert sky.became() == {HERE: 300 - len(lost), CLIP: len(lost)}
+
+
+def test_a_clip_that_lay_in_its_place_opens_no_route_and_costs_nothing() -> None:
+    sky = Sky(200, per_hour=20, num_processes=4, learned={'direct': Learned(360, 360, 1000)})
+    for _ in range(50):
+        sky.fill()
+        sky.land(*HERE, adopted=True)
+    assert sky.now == 1000, 'nothing waits'
+    sky.fill()
+    sky.land_all(*BOT)
+    for _ in range(3):
+        sky.wait()
+        sky.land(*HERE, adopted=True)
+    assert sky.route.why
+    assert len(sky.settled) == 53
+
+
 def test_a_clip_that_began_before_proves_nothing() -> None:
     sky = Sky(20, num_processes=3)
     first, *others = list(sky.fill())
@@ -516,6 +561,18 @@ def test_a_dead_route_does_not_keep_the_rows_of_another_country_for_ever() -> No
         limit=1000 + 30 * HOUR,
     )
     assert sky.became() == {CLIP: 35, (FAILED, 'country'): 5}
+
+
+def test_a_dead_route_does_not_fail_the_rows_that_a_slower_one_brings() -> None:
+    sky = Sky(400, routes=('a', 'b', 'c'), learned={'a': Learned(900, 900, 1000), 'c': Learned(100, 100, 1000)})
+    away = {name(n) for n in range(0, 400, 5)}
+    while not sky.pace.over:
+        sky.fill()
+        for task in list(sky.flying):
+            seen = COUNTRY if task.route == 'a' and task.segment.ytid in away else CLIP
+            sky.land(*(NETWORK if task.route == 'b' else seen), task=task)
+        sky.now += 2
+    assert sky.became() == {CLIP: 400}
 
 
 # ----------------------------------------------------------------------------------------------------------- the rest
@@ -612,7 +669,7 @@ def test_what_comes_later_is_settled() -> None:
 
 
 WEATHER = [NETWORK, BOT, RATE, UNAVAILABLE, (DOUBT, 'media 403'), (DOUBT, 'no format'), None, None]
-NATURE = [CLIP] * 6 + [PRIVATE, (LATER, 'live'), NETWORK, BOT, (FAILED, 'other'), UNAVAILABLE, (GONE, 'country')]
+NATURE = [CLIP] * 6 + [HERE, PRIVATE, (LATER, 'live'), NETWORK, BOT, (FAILED, 'other'), UNAVAILABLE, (GONE, 'country')]
 
 
 @settings(phases=[Phase.explicit, Phase.generate])
@@ -671,7 +728,7 @@ def test_whatever_the_weather_every_row_is_settled_once(
     for n, own in enumerate(natures):
         if blocked and became[n][1] == 'unavailable':  # failed: there was nothing to tell, the next run asks again
             wrong += became[n] == UNAVAILABLE != own
-        elif own in (CLIP, PRIVATE) and not (untold and became[n][0] in (FAILED, DOUBT)):
+        elif own in (CLIP, HERE, PRIVATE) and not (untold and became[n][0] in (FAILED, DOUBT)):
             assert became[n] == own
         else:
             assert became[n][0] != DONE

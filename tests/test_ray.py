@@ -28,6 +28,7 @@ def head() -> Iterator['Cluster']:
     """A head that only coordinates, for all tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('RAY_USAGE_STATS_ENABLED', '0')
+        patch.setenv('RAY_worker_niceness', '0')  # by 15, it would starve beside whatever keeps the machine busy
         made = Cluster(initialize_head=True, head_node_args={'num_cpus': 0, 'include_dashboard': False})
         yield made
         made.shutdown()
@@ -95,7 +96,7 @@ def test_nodes_die_freeze_are_refused_and_join_and_nothing_is_lost_or_doubled(
     assert left > 10, 'they went in the middle'
     assert re.search(r'lost \(silent for 26 s\), \d+ rows come back', out)
     assert len(re.findall(r'lost \(', out)) >= 2
-    assert re.search(r'node \S+ \(\w+\): YouTube refuses us \(bot check', out)
+    assert re.search(r'node \S+( \(\w+\))?: YouTube refuses us \(bot check', out)
     assert not refused.counts['media']
     assert late.counts['media'], 'who joins late is used'
     assert re.search(r'done +58\n.*failed +1\n +bot check +1', out, re.S)

@@ -238,6 +238,14 @@ def test_nobody_listens_any_more(program: Program, stream: str) -> None:
     assert len(program.metadata) == 30
 
 
+def test_nobody_listens_to_a_report(program: Program) -> None:
+    program.offer(*stand_in.rows(3))
+    program.run()
+    process = program.start('--report')
+    process.stdout.close()
+    assert (process.wait(60), process.stderr.read()) == (0, '')
+
+
 @pytest.mark.skipif(os.name == 'nt', reason='needs a Unix shell')
 @pytest.mark.parametrize('closed', ['>&-', '2>&-', '>&- 2>&-'])
 def test_what_the_shell_has_closed_does_not_end_a_run(program: Program, closed: str) -> None:

@@ -111,7 +111,7 @@ def write(path: pathlib.Path, text: str) -> pathlib.Path:
 
 
 def read(path: pathlib.Path, columns: dict[str, str] | None = None) -> list[download.Row | Exception]:
-    return [row for _, row, _ in download.read_rows(path, download.recognise(path, columns), {'/m/09x0r': 'Speech'})]
+    return [row for _, row in download.read_rows(path, download.recognise(path, columns or {}), {'/m/09x0r': 'Speech'})]
 
 
 def seconds(row: download.Row) -> tuple:
