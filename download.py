@@ -2869,8 +2869,8 @@ def short_of_space(settings: Settings) -> str:
 
 def fetch_all(job: Job, bar: Progress, pace: Pace, pool: Pool | Cluster) -> None:
     """Have rows fetched as the pace allows and the pool has places, until all are settled or the pace says stop."""
-    flying, came = dict[concurrent.futures.Future, Task](), queue.SimpleQueue[concurrent.futures.Future]()
-    looked, end, ledger = 0.0, math.inf, job.reader.ledger
+    flying, looked, end, ledger = dict[concurrent.futures.Future, Task](), 0.0, math.inf, job.reader.ledger
+    came = queue.Queue[concurrent.futures.Future]()  # Python 3.10's SimpleQueue may wait for ever where it should not
     while (flying or not pace.over) and (now := time.monotonic()) < end:
         if look := now - looked > 0.2:  # s
             looked, pace.stop = now, pace.stop or short_of_space(job.settings)

@@ -106,7 +106,7 @@ class Program:
     def run(self, *flags: str, status: int | None = 0) -> subprocess.CompletedProcess:
         command = self.command(*flags)
         plain = (self.script, self.env, self.site.env) == (SCRIPT, self.given_env, WORKERS_ENV)
-        if plain and 'ray' not in flags and sys.version_info >= (3, 11):  # in 3.10, one in a hundred hung
+        if plain and 'ray' not in flags:
             code, out, err = run_here(command[2:], self.env)
         else:
             process = self.start(*flags)
