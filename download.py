@@ -1197,6 +1197,7 @@ class Reader:
         self.ledger.db.execute('UPDATE list SET lines = ?, rows = ?, skipped = skipped + ? WHERE id = ?', told)
 
 
+# ------------------------------------------------------------------------------------------------------------ choose
 class Job:
     """What the settings choose of the ledger's rows, and what of that is to do: queries over asks a, the lists of the
     run l and clips c. A row of several lists counts for the first."""
@@ -1558,7 +1559,7 @@ def verify_clips(ledgers: list[Ledger]) -> None:
     say(f'verified {count} clips: {len(lost)} missing or damaged')
 
 
-# ------------------------------------------------------------------------------------------------------------- fetch
+# ----------------------------------------------------------------------------------------------------------- formats
 Source = dict[str, Any]  # a format, as yt-dlp describes it, with its `length` (s)
 SHORT = 2.0  # s that a format may be shorter than its video, whose length YouTube rounds, and still be whole
 SOUND = 'ba{way}/b{way}{low}/b{way}'  # what to make a clip of, as yt-dlp's -f has it, the best first
@@ -1653,6 +1654,7 @@ def ffmpeg_args(settings: Settings, segment: Segment, sources: list[Source], fla
     return args
 
 
+# --------------------------------------------------------------------------------------------------------------- ask
 def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
     """yt-dlp's YouTube extractor, but for the original sound: only YouTube's answer names tracks without an address."""
     sound_only = cheap and settings.ext != 'mp4' and 'format' not in settings.ydl_opts
@@ -1810,6 +1812,7 @@ def check_ydl_opts(settings: Settings) -> None:
         raise UsageError(f'ydl_opts: yt-dlp does not take them: {type(error).__name__}: {text[:200]}') from None
 
 
+# -------------------------------------------------------------------------------------------------------------- clip
 def shortest_track(path: Path) -> float:
     """Duration in s of what ends first in an mp4, as its edit lists show it; 0 if picture or sound is missing."""
     from mutagen.mp4 import Atoms  # mutagen itself looks at the sound alone
@@ -2035,7 +2038,7 @@ def fetch(task: Task) -> Result:
     return Result(task.segment, no.verdict, no.reason, no.words)
 
 
-# ------------------------------------------------------------------------------------------------------------- pace
+# -------------------------------------------------------------------------------------------------------------- pace
 HOUR = 3600  # s
 RATE_LIMIT = 1800  # s of the first pause where YouTube speaks of a rate limit, which lasts up to an hour
 SHARE = 0.9  # of what came through before a refusal: what a route keeps to after it
@@ -2856,7 +2859,7 @@ class Cluster:
         shutil.rmtree(self.settings.parts, ignore_errors=True)
 
 
-# -------------------------------------------------------------------------------------------------------------- run
+# --------------------------------------------------------------------------------------------------------------- run
 def short_of_space(settings: Settings) -> str:
     """Whether the disk has no room for what is in flight and for the metadata; '' if it has."""
     clips = 2 * settings.num_processes * clip_size(settings)  # these and what comes until the next look
@@ -3330,7 +3333,7 @@ def write_page(page: Path, job: Job, table: list[list]) -> None:
         out.writelines([before, text, after])
 
 
-# -------------------------------------------------------------------------------------------------------------- main
+# ------------------------------------------------------------------------------------------------------------- flags
 NONE = type(None)
 CHOICES = {'ext': [*ENCODE], 'preset': ['', *PRESETS], 'engine': ['multiprocessing', 'ray'], 'channels': [None, 1, 2]}
 
@@ -3473,6 +3476,7 @@ def check_settings(s: Settings) -> None:
     require(Path(s.report or '.').absolute().parent.is_dir(), f'report = {s.report!r}: there is no such folder')
 
 
+# ------------------------------------------------------------------------------------------------------------- start
 def read_proxy(proxy: str, port: str = '') -> tuple[str, Address]:
     """What to call a proxy, and its address. `port`: where it names none."""
     schemes, host = r'(?:(https?|socks4|socks5h?|ssh)://)?', proxy.rpartition('@')[2]
@@ -3585,38 +3589,7 @@ def find_ffmpeg(settings: Settings) -> set[str]:
     return HTTP_FLAGS.keys() - lacks
 
 
-def settle(job: Job, bar: Progress, result: Result) -> None:
-    """Have a clip in its place, and what became of its row in the ledger."""
-    if result.reason == 'unexpected' and result.reason not in bar.examples:
-        say(f'unexpected, please report it:\n{result.message}')
-    if result.made:
-        segment, path = result.segment, job.settings.root / result.record['path']
-        for rival in job.reader.ledger.rivals:  # whose clip it replaces
-            seconds = round(1000 * segment.start), round(1000 * segment.end)
-            rival.reopen('(ytid, start_ms, end_ms) = (?, ?, ?)', segment.ytid, *seconds)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        os.replace(result.made, path)
-    job.reader.ledger.settle(result)
-    job.given.discard(result.segment.clip)
-    bar.seen[result.status] += 1
-    bar.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
-
-
-def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
-    """Download the rows that are not settled; returns why that ended early, '' if it did not."""
-    ledger, alone, settled = job.reader.ledger, settings.engine != 'ray', functools.partial(settle, job, bar)
-    routes = settings.routes if alone else ()  # of a cluster, nodes bring theirs
-    pace = Pace(settings, routes, job.rows(), settled, job.find('c.status = ?', DONE, most=5), ledger.learned())
-    if pace.over:
-        return ''
-    with contextlib.closing(Pool(settings) if alone else Cluster(settings)) as pool:
-        try:
-            fetch_all(job, bar, pace, pool)
-        except (OSError, sqlite3.Error, BrokenProcessPool) as error:  # no ledger, no place for a clip, no process
-            return f'{str(error) or error.__cause__}; mend that'
-    return pace.stop
-
-
+# --------------------------------------------------------------------------------------------------------------- job
 def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     """The lists, AudioSet's first, and the names of their classes, fetched where they are missing."""
     order = sorted(settings.splits, key=rank_of)
@@ -3666,6 +3639,7 @@ def job_of(ledger: Ledger) -> Job:
     return Job(reader, settings, make_choice(settings, reader))
 
 
+# ------------------------------------------------------------------------------------------------------------- modes
 def make_manifests(settings: Settings) -> list[Path]:
     """The manifests, by a process of its own."""
     with Ledger(settings, write=False) as ledger:
@@ -3769,6 +3743,39 @@ def look(settings: Settings) -> str:
             with replacing(file) as out:
                 csv.writer(out, lineterminator='\n').writerows(table)
     return f'{len(table) - 1} classes in {file}'
+
+
+# -------------------------------------------------------------------------------------------------------------- main
+def settle(job: Job, bar: Progress, result: Result) -> None:
+    """Have a clip in its place, and what became of its row in the ledger."""
+    if result.reason == 'unexpected' and result.reason not in bar.examples:
+        say(f'unexpected, please report it:\n{result.message}')
+    if result.made:
+        segment, path = result.segment, job.settings.root / result.record['path']
+        for rival in job.reader.ledger.rivals:  # whose clip it replaces
+            seconds = round(1000 * segment.start), round(1000 * segment.end)
+            rival.reopen('(ytid, start_ms, end_ms) = (?, ?, ?)', segment.ytid, *seconds)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(result.made, path)
+    job.reader.ledger.settle(result)
+    job.given.discard(result.segment.clip)
+    bar.seen[result.status] += 1
+    bar.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
+
+
+def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
+    """Download the rows that are not settled; returns why that ended early, '' if it did not."""
+    ledger, alone, settled = job.reader.ledger, settings.engine != 'ray', functools.partial(settle, job, bar)
+    routes = settings.routes if alone else ()  # of a cluster, nodes bring theirs
+    pace = Pace(settings, routes, job.rows(), settled, job.find('c.status = ?', DONE, most=5), ledger.learned())
+    if pace.over:
+        return ''
+    with contextlib.closing(Pool(settings) if alone else Cluster(settings)) as pool:
+        try:
+            fetch_all(job, bar, pace, pool)
+        except (OSError, sqlite3.Error, BrokenProcessPool) as error:  # no ledger, no place for a clip, no process
+            return f'{str(error) or error.__cause__}; mend that'
+    return pace.stop
 
 
 def settle_rows(job: Job) -> int:
