@@ -156,33 +156,36 @@ system        stop       sure   no space left|quota exceeded|read-only file syst
 system        stop       sure   ffmpeg exited with code (228|226|134)
 captcha       throttled  maybe  captcha
 bot check     throttled  maybe  not a bot
-rate limit    throttled  maybe  rate-limited|try again later|http error 429|429 too many
+rate limit    throttled  maybe  rate-limited|content isn't available, try again later|http error 429|429 too many
 media 403     doubt      sure   ^(ffmpeg|download).*(403 forbidden|http error 403)
 wrong length  doubt      sure   ^ffmpeg made [\d.]+ s instead
 too large     later      sure   ^download: more than
 media         doubt      sure   ^download: |^ffmpeg.*(timed out|reset|refused|unreachable|resolve|end of file)
-media         doubt      sure   ^ffmpeg.*(5xx|50\d|i/o error|input/output)
+media         doubt      sure   ^ffmpeg.*(5xx|\b50\d\b|i/o error|input/output)
 media         failed     sure   ^ffmpeg
 too short     gone       sure   ^the video ends
 damaged       later      maybe  ^every format with sound ends
 dubbed        later      maybe  ^the original sound has no address
+no address    later      maybe  ^the video plays
 no sound      gone       maybe  ^the video has no sound
 no format     failed     maybe  ^no format
-blocked       throttled  maybe  likely being blocked|http error 403
+blocked       throttled  maybe  likely being blocked|(?<!may yield )http error 403
 age           gone       maybe  confirm your age|age-restricted
 members       gone       sure   members-only|join this channel|premium|requires payment
 private       gone       sure   private video|video is private
-terminated    gone       sure   account .*terminated|account has been (closed|suspended)
+terminated    gone       sure   account .*terminated|account has been (closed|suspended)|has closed their
+removed       gone       sure   has been removed for violating|due to a (trademark|privacy) claim
 country       gone       sure   in your country
 copyright     gone       sure   copyright
 removed       gone       sure   has been removed
-blocked       throttled  maybe  administrator|restricted mode|workspace account
+restricted    doubt      sure   administrator|restricted mode|workspace account
 blocked       throttled  maybe  your (account|network) (is|has been) (restrict|block)
 drm           gone       maybe  drm protected
 live          later      sure   live event|premieres in|not currently live
 no format     failed     maybe  requested format|no video formats
 network       doubt      sure   timed out|connection|reset|resol|unreachable|refused|ssl|proxy
 network       doubt      sure   failed to parse json|http error 5
+other         doubt      maybe  try again later
 unavailable   gone       maybe  video (is )?(un|not |no longer )available|isn't available
 unavailable   gone       maybe  recording is not|does not exist
 other         failed     maybe  ^
@@ -1656,16 +1659,21 @@ def ffmpeg_args(settings: Settings, segment: Segment, sources: list[Source], fla
 
 # --------------------------------------------------------------------------------------------------------------- ask
 def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
-    """yt-dlp's YouTube extractor, but for the original sound: only YouTube's answer names tracks without an address."""
+    """yt-dlp's YouTube extractor, but for the original sound, and for videos that play for some of the clients that it
+    asks: only YouTube's answers name tracks without an address, and yt-dlp tells the first refusal of any client."""
+    from yt_dlp.utils import ExtractorError
+
     sound_only = cheap and settings.ext != 'mp4' and 'format' not in settings.ydl_opts
 
     class YoutubeIE(stock):  # its name is the key under which yt-dlp looks for its arguments
         streams: list[dict[str, Any]] = []
+        plays = False  # for a client, or on the page
 
         def _extract_player_responses(self, *args: Any, **kwargs: Any) -> Any:
+            self.streams, self.plays = [], False
             answers, *rest = super()._extract_player_responses(*args, **kwargs)
-            self.streams = []
             for answer in answers:
+                self.plays |= (answer.get('playabilityStatus') or {}).get('status') == 'OK'
                 answer.pop('captions', None)
                 offer = answer.get('streamingData') or {}
                 apart = offer.get('adaptiveFormats') or []
@@ -1675,7 +1683,12 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
             return answers, *rest
 
         def _real_extract(self, url: str) -> dict[str, Any]:
-            info = super()._real_extract(url)
+            try:
+                info = super()._real_extract(url)
+            except ExtractorError as error:
+                if self.plays and judge(error.orig_msg)[0] in ('unavailable', 'other'):
+                    raise Refused(f'the video plays, but has no address for us: {error.orig_msg}') from None
+                raise
             if 'formats' not in info:  # but the address of a trailer, for one
                 raise Refused(f'Video unavailable, YouTube offers {info.get("url")} instead')
             if info.get('live_status') in ('is_live', 'is_upcoming', 'post_live'):
@@ -1700,7 +1713,8 @@ def open_ydl(settings: Settings, warnings: list[str], route: str, cookies: str, 
         'noplaylist': True, 'socket_timeout': settings.timeout, 'extractor_retries': 0,  # a row is tried again
         'fragment_retries': 3, 'skip_unavailable_fragments': False,  # else what follows a lost one moves
         'compat_opts': {'no-certifi'},  # but what SSL_CERT_FILE names
-        'format': format_selector(settings), 'format_sort': ['quality', 'aext'],  # Opus of 128 kbit/s before AAC of 48
+        'format': format_selector(settings),
+        'format_sort': ['quality', 'aext', 'channels:2'],  # Opus of 128 kbit/s before AAC of 48; stereo before 5.1
         **({'proxy': route} if route else {}), **settings.ydl_opts,
     }  # fmt: skip
     if cheap:
@@ -1728,8 +1742,9 @@ def as_account(settings: Settings, cookies: str) -> bool:
 
 def find_cause(words: str, warnings: list[str]) -> str:
     """The words of an error, or of the warning that tells its cause; of expired cookies even without an error."""
-    vague = words and judge(words)[0] in (*VAGUE, 'no sound', 'dubbed', 'damaged')
+    vague = words and judge(words)[0] in (*VAGUE, 'no sound', 'no address', 'dubbed', 'damaged')
     for warning in warnings:
+        warning = re.sub(r'^\[\S+\] \S+: ', '', warning)  # ids hold any words
         reason, verdict, _ = judge(warning)
         if reason == 'cookies' or (vague and (reason == 'network' or verdict == THROTTLED)):
             return warning
@@ -1777,7 +1792,7 @@ class Asker:
         try:
             return self.ask(task, cheap=False), True
         except Refused as refused:
-            there = refused.reason == 'no format' and doubted.reason in ('unavailable', 'drm')  # if without addresses
+            there = doubted.reason in ('unavailable', 'drm')  # perhaps, if in full it fails for another reason
             if refused.reason in VAGUE and doubted.reason not in VAGUE and not there:
                 raise doubted from None
             raise
@@ -2045,7 +2060,7 @@ SHARE = 0.9  # of what came through before a refusal: what a route keeps to afte
 LEAST = 100  # rows an hour that it keeps to at least; fewer than these in an hour tell nothing of its limit
 BACK = 0.3  # days in which it makes half the way back to the rate that was refused
 DAILY = 0.005  # by how much it grows in a day on top of that, in two days by four times as much
-SUSPECT = ('unavailable', 'drm')  # reasons of gone rows that may be an answer to everything that a route asks
+SUSPECT = ('unavailable', 'drm', 'no address')  # reasons that may be an answer to everything that a route asks
 FEW = 4  # of such answers or failures in a row, without a clip between them, until a known clip is asked
 ELSEWHERE = 3  # routes that have to say "not in your country", if there are as many
 CLOSINGS = 4  # refusals that a row was the first to meet; with the next one it may be the row
@@ -2075,9 +2090,9 @@ class Learned(NamedTuple):
 class Budget:
     """When the next row may start on a route: at once, but evenly spread after YouTube has refused."""
 
-    def __init__(self, per_hour: int | None) -> None:
+    def __init__(self, per_hour: int | None, learned: Learned | None) -> None:
         self.per_hour, self.starts = per_hour, deque[float](maxlen=per_hour or 0)  # per_hour: the user's own ceiling
-        self.begin(None)
+        self.begin(learned)
 
     def begin(self, learned: Learned | None) -> None:
         """Forget this run's results: YouTube counts us as somebody else, of whom this is known."""
@@ -2198,13 +2213,19 @@ class Backlog:
         self.settle(result)
 
 
+def visitor(settings: Settings, route: str) -> str:
+    """Whom YouTube counts on a route: an account has another limit than a guest."""
+    return f'{route} with cookies' if as_account(settings, settings.cookies) else route
+
+
 class Route:
     """A way to YouTube: open or closed, and what its results say, of their rows or of the weather."""
 
-    def __init__(self, name: str, settings: Settings, backlog: Backlog) -> None:
+    def __init__(self, name: str, settings: Settings, backlog: Backlog, known: Mapping[str, Learned]) -> None:
         self.name, self.settings, self.backlog = name, settings, backlog
         self.label = '' if name == 'direct' else f'{name}: '
-        self.visitor, self.budget = name, Budget(settings.per_hour)  # visitor: whom YouTube counts there
+        self.visitor = visitor(settings, name)
+        self.budget = Budget(settings.per_hour, known.get(self.visitor))
         self.flying, self.last, self.probes = 0, 0.0, 0  # rows in flight; when one started last; probes since it closed
         self.why: Result | None = None  # what closed it
         self.since, self.until, self.pause = 0.0, 0.0, 0.0  # open or closed since; closed until; the pause, s
@@ -2276,10 +2297,8 @@ class Route:
         elif task.cheap:
             self.misses = 0
         before = sum(at <= task.at for at, _ in self.held)
-        sure = before if task.probe else min(before, 1)
-        proven, self.held = self.held[:sure], self.held[sure:]
-        for _, held in proven:
-            self.backlog.conclude(held, self.name, now)
+        for _ in range(before if task.probe else min(before, 1)):
+            self.backlog.conclude(self.held.pop(0)[1], self.name, now)
 
     def doubt(self, task: Task, result: Result, now: float) -> None:
         """It may be the row's own, or the weather."""
@@ -2314,21 +2333,12 @@ class Pace:
             self.add(name)
 
     def add(self, name: str) -> None:
-        if name in self.left:
-            self.routes[name] = self.left.pop(name)
-        else:
-            self.routes[name] = Route(name, self.settings, self.backlog)
-            self.identify(self.routes[name])
+        self.routes[name] = self.left.pop(name, None) or Route(name, self.settings, self.backlog, self.former)
 
     def remove(self, name: str, now: float) -> None:
         route = self.left[name] = self.routes.pop(name)
         route.flying = 0
         self.backlog.give_back(route.release(), now)
-
-    def identify(self, route: Route) -> None:
-        """Keep to what is known of whom YouTube counts on a route: an account has another limit than a guest."""
-        route.visitor = f'{route.name} with cookies' if as_account(self.settings, self.settings.cookies) else route.name
-        route.budget.begin(self.former.get(route.visitor))
 
     @property
     def over(self) -> bool:
@@ -2405,8 +2415,8 @@ class Pace:
         """Have every closed route tried at once: the cookies have changed."""
         self.former |= self.learned
         for route in [*self.routes.values(), *self.left.values()]:
-            route.until = min(route.until, now)
-            self.identify(route)
+            route.until, route.visitor = min(route.until, now), visitor(self.settings, route.name)
+            route.budget.begin(self.former.get(route.visitor))
 
 
 def weather(pace: Pace, now: float) -> str:
@@ -3053,10 +3063,12 @@ MEANINGS = {  # reason -> what it means, and what mends it; '': of all others, b
     'media 403': 'YouTube gave an address and then refused it. The next run tries again.',
     'members': 'Only for members or buyers. With the cookies.txt of one: --again members.',
     'network': 'YouTube could not be reached. The next run tries again.',
+    'no address': 'YouTube plays it for some players and has nothing for us just now. The next run tries again.',
     'no format': 'Nothing of what is wanted is offered. A newer yt-dlp may find it.',
     'no sound': 'The video is silent. Nothing mends that.',
     'other': 'yt-dlp said what this script does not know; the ledger has its words. A newer yt-dlp may help.',
     'private': 'The owner has hidden the video. Nothing mends that.',
+    'restricted': 'Your network or account hides such videos (restricted mode). Use another one.',
     'removed': 'The owner or YouTube has deleted the video. Nothing mends that.',
     'terminated': 'The channel was closed. Nothing mends that.',
     'route': 'A proxy or an ssh did not let it through; its words say why. The next run tries again.',

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from conftest import Program, offset
+from conftest import LOGIN, Program, give_cookies, offset
 from download import judge
 from youtube import Video
 
@@ -13,6 +13,8 @@ NETWORK = (
     'This video is restricted. '
     'Please check the Google Workspace administrator and/or the network administrator restrictions'
 )
+
+HATE = 'Learn more about combating hate speech in your country.'
 
 
 def two_rows(program: Program, **video: object) -> None:
@@ -41,12 +43,57 @@ def test_gone(program: Program) -> None:
     assert program.site.counts['player'] == asked
 
 
-def test_words_about_a_network_are_a_refusal_of_the_route(program: Program) -> None:
+def test_words_about_a_network_are_of_the_route_if_they_meet_every_row(program: Program) -> None:
     program.offer(*(f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(12)))
     program.site.healthy = Video(says=('ERROR', 'Video unavailable', NETWORK))
     said = program.run('--give-up-after', '1', status=1)
-    assert 'YouTube refuses us (blocked: ' in said.stdout
+    assert 'every row fails (restricted: ' in said.stdout
     assert not program.reasons
+
+
+def test_a_network_that_hides_some_videos_holds_up_no_others(program: Program) -> None:
+    rows = [f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(30)]
+    program.offer(*rows)
+    for row in rows[::10]:
+        program.site.videos[row[:11]] = Video(says=('ERROR', 'Video unavailable', NETWORK))
+    said = program.run('--retries', '1', '--pause', '600', '--longest-pause', '600', status=1)
+    assert re.search(r'done +27\n.*failed +3\n +restricted +3', said.stdout, re.S)
+
+
+@pytest.mark.parametrize(
+    ('clients', 'flags', 'account'),
+    [
+        ({'VISIONOS': 'kids'}, ['--ydl-opts', '{"js_runtimes": {}}'], False),
+        ({'VISIONOS': 'kids', 'WEB_EMBEDDED_PLAYER': 'embed', 'TVHTML5': 'reload'}, [], False),
+        ({'WEB_EMBEDDED_PLAYER': 'embed', 'TVHTML5': 'reload', 'WEB_CREATOR': 'bare'}, [], True),
+        ({'VISIONOS': 'kids', 'WEB_EMBEDDED_PLAYER': 'bare', 'TVHTML5': 'bare'}, [], False),
+    ],
+    ids=['no JavaScript', 'not to be embedded', 'an account', 'no addresses'],
+)
+def test_a_video_that_plays_for_somebody_is_not_gone(
+    program: Program, clients: dict[str, str], flags: list[str], account: bool
+) -> None:
+    two_rows(program, clients=clients)
+    if account:
+        give_cookies(program, LOGIN)
+    program.run(*flags, status=1)
+    assert program.reasons == {BAD: ('failed', 'no address'), GOOD: ('done', '')}
+    program.site.videos[BAD] = Video()
+    program.run(*flags)
+    assert program.reasons[BAD] == ('done', '')
+
+
+def test_a_cheap_no_is_not_believed_where_the_full_extraction_trips(program: Program) -> None:
+    two_rows(program, clients={'VISIONOS': 'kids', 'WEB': 'bare', 'TVHTML5': 'kids'}, shape='no context')
+    program.run('--retries', '0', status=1)
+    assert program.reasons == {BAD: ('failed', 'other'), GOOD: ('done', '')}
+
+
+def test_yt_dlps_advice_is_no_refusal(program: Program) -> None:
+    program.offer(*(f'{n:011}, 30.000, 40.000, "/m/09x0r"' for n in range(12)))
+    said = program.run('--client', 'mweb')
+    assert 'refuses' not in said.stdout
+    assert len(program.metadata) == 12
 
 
 def test_the_cheap_request_alone_is_not_believed(program: Program) -> None:
@@ -164,9 +211,20 @@ def test_gone_rows_are_asked_for_again_on_request(program: Program) -> None:
         ('ffmpeg: /data/x.m4a: Disk quota exceeded', 'stop', 'system'),
         ('The video ends at 20.000 s, before 30.0 s', 'gone', 'too short'),
         ('This video is not available', 'gone', 'unavailable'),
-        (f'Video unavailable. {NETWORK}', 'throttled', 'blocked'),
+        (f'Video unavailable. {NETWORK}', 'doubt', 'restricted'),
         ('Your account is restricted from watching this', 'throttled', 'blocked'),
-        ('This video is unavailable with Restricted Mode enabled', 'throttled', 'blocked'),
+        ('This video is unavailable with Restricted Mode enabled', 'doubt', 'restricted'),
+        (
+            'This video is no longer available because the uploader has closed their YouTube account.',
+            'gone',
+            'terminated',
+        ),
+        (f'This video has been removed for violating our policy. {HATE}', 'gone', 'removed'),
+        ('This video is no longer available due to a privacy claim by a third party', 'gone', 'removed'),
+        ('An error occurred. Please try again later.', 'doubt', 'other'),
+        ('mweb client https formats require a GVS PO Token. They may yield HTTP Error 403', 'failed', 'other'),
+        ('the video plays, but has no address for us: Video unavailable', 'later', 'no address'),
+        ('ffmpeg: Error opening input file https://r.googlevideo.com/v?expire=1764150501', 'failed', 'media'),
         ('Video unavailable. This account has been closed', 'gone', 'terminated'),
         ('ffmpeg: [https @ 0x55e4034c] HTTP error 500', 'doubt', 'media'),
         ('the YouTube account associated with this video has been terminated.', 'gone', 'terminated'),

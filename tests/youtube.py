@@ -173,6 +173,8 @@ SAYS = {  # fault -> playabilityStatus: status, reason, subreason
     'upcoming': ('LIVE_STREAM_OFFLINE', 'This live event will begin in 3 days.', ''),
     'unavailable': ('ERROR', 'Video unavailable', ''),
     'kids': ('UNPLAYABLE', 'This video is not available', ''),
+    'embed': ('UNPLAYABLE', 'Video unavailable', 'Playback on other websites has been disabled by the video owner'),
+    'reload': ('UNPLAYABLE', 'The page needs to be reloaded.', ''),
     'bot': ('LOGIN_REQUIRED', 'Sign in to confirm you’re not a bot', 'This helps protect our community. Learn more'),
     'captcha': ('UNPLAYABLE', 'Please verify', ''),
     'rate': ('UNPLAYABLE', 'Video unavailable', "This content isn't available, try again later."),
@@ -235,6 +237,7 @@ class Video:
     fault: str = ''
     times: float = math.inf
     minimal: bool = False
+    clients: dict[str, str] = dataclasses.field(default_factory=dict)  # client -> its fault; bare: it has no addresses
     itag: str = ''  # a media fault of this format only
     segment: int | None = None  # a media fault of this segment of an HLS format only, counted from 0
     shape: str = ''  # see above
@@ -275,7 +278,8 @@ class Video:
 
     def offers(self, client: str) -> Iterator[tuple[tuple, str, bool]]:
         """What a client is told: format, audio track, whether it comes with an address."""
-        bare = client == 'WEB'  # YouTube gives browsers no addresses any more, only its own streaming protocol
+        # YouTube gives browsers no addresses any more, only its own streaming protocol
+        bare = client == 'WEB' or self.clients.get(client) == 'bare'
         if '18' in self.shape:
             yield COMBINED, '', not bare
         for row in FORMATS:
@@ -429,6 +433,7 @@ def placement(wait: float) -> dict:
 
 def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
     reason: Any
+    refused = refused or video.clients.get(client, '').replace('bare', '')
     status, reason, subreason = (video.says if refused == 'says' else SAYS.get(refused)) or ('OK', '', '')
     screen: dict = {
         'playerErrorMessageRenderer': {'reason': {'simpleText': reason}, 'subreason': {'simpleText': subreason}}
@@ -481,7 +486,8 @@ def player_json(ytid: str, video: Video, client: str, refused: str) -> dict:
 
 def watch_page(ytid: str, video: Video, refused: str, embedded: bool = False) -> str:
     """The page of a video, as heavy as YouTube's: about a megabyte, half of it data."""
-    client = {'clientName': 'WEB', 'clientVersion': '2.20260708.00.00', 'visitorData': 'CgtTdGFuZEluVmlzaXRvcg%3D%3D'}
+    name = 'WEB_EMBEDDED_PLAYER' if embedded else 'WEB'
+    client = {'clientName': name, 'clientVersion': '2.20260708.00.00', 'visitorData': 'CgtTdGFuZEluVmlzaXRvcg%3D%3D'}
     config = {
         'INNERTUBE_CONTEXT': {'client': client},
         'INNERTUBE_CLIENT_VERSION': client['clientVersion'],
@@ -495,7 +501,7 @@ def watch_page(ytid: str, video: Video, refused: str, embedded: bool = False) ->
     response = json.dumps(player_json(ytid, video, 'WEB', refused))
     related = [{'compactVideoRenderer': {'videoId': f'{n:011}', 'accessibility': [LANGUAGES] * 200}} for n in range(20)]
     data = json.dumps({'contents': {'twoColumnWatchNextResults': {'secondaryResults': related}}})
-    kids = 'This video is made for kids' if video.fault == 'kids' else ''
+    kids = 'This video is made for kids' if 'kids' in (video.fault, *video.clients.values()) else ''
     return (
         f'<!DOCTYPE html><html><head><title>{ytid} - YouTube</title>'
         f'<script>ytcfg.set({json.dumps(config)});</script></head>'
