@@ -334,6 +334,7 @@ SHAPES = {  # what a cell without a head tells by how it looks, each but once
 PLAIN_ROW = re.compile(  # as AudioSet publishes it: two million of these are read without csv
     r'([\w-]{11}), (\d{1,9}\.\d{1,9}), (\d{1,9}\.\d{1,9}), "([\w/,-]{0,9999})"\s*', re.A
 )
+read_json = functools.partial(json.loads, parse_constant=lambda _: None)  # NaN is no JSON, and tells nothing
 SEVERAL = re.compile(r'\s*[;|]\s*|,(?=\S)|,\s+(?=/)')  # between classes: a name may hold a comma with a space behind
 Line = tuple[int, str]  # its number, its text
 Cells = list[str] | str | dict[str, Any] | Exception
@@ -447,9 +448,14 @@ def read_plain(line: str) -> Row | None:
 
 
 # ------------------------------------------------------------------------------------------------------------ tables
-def open_list(path: Path) -> TextIO:
+@contextlib.contextmanager
+def open_list(path: Path) -> Iterator[TextIO]:
     opened = gzip.open if path.suffix == '.gz' else open
-    return opened(path, 'rt', encoding='utf-8-sig', errors='replace', newline='\n')
+    try:
+        with opened(path, 'rt', encoding='utf-8-sig', errors='replace', newline='\n') as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UsageError(f'{path}: {error}; it is damaged, put it there anew') from None
 
 
 def read_cells(lines: Iterator[Line], between: str) -> Iterator[tuple[int, Cells]]:
@@ -491,7 +497,7 @@ def understand(rows: Iterable[tuple[int, Cells]], form: Form, names: dict[str, s
                 cells = dict(zip(itertools.chain(form.heads, map(str, itertools.count(last + 2))), cells, strict=False))
                 cells.pop('', None)
             elif isinstance(cells, str):
-                cells = json.loads(cells)
+                cells = read_json(cells)
             if not isinstance(cells, dict):
                 raise cells if isinstance(cells, Exception) else ValueError('expected an object in { }')
             row = read_row(cells, form.columns, names)
@@ -503,7 +509,7 @@ def understand(rows: Iterable[tuple[int, Cells]], form: Form, names: dict[str, s
 def read_rows(path: Path, form: Form, names: dict[str, str], done: int = 0) -> Iterator[Read]:
     """A list's rows, or what is wrong with them, behind so many lines (of a document: objects), and their numbers."""
     with open_list(path) as file:
-        rows = enumerate(find_objects(json.load(file)) if form.between == 'json' else file, 1)
+        rows = enumerate(find_objects(read_json(file.read())) if form.between == 'json' else file, 1)
         rows = itertools.islice(rows, max(done, form.line), None)
         lines = rows if form.line else (line for line in rows if not line[1].startswith('#'))
         if form.between == 'json':
@@ -561,7 +567,7 @@ def find_forms(lines: list[Line], between: str, own: dict[str, str]) -> Iterator
 
 def parse_json(line: str) -> Any:
     with contextlib.suppress(ValueError):
-        return json.loads(line)
+        return read_json(line)
 
 
 def find_json(path: Path, lines: list[Line], own: dict[str, str]) -> Form:
@@ -817,7 +823,7 @@ def find_ledgers(settings: Settings) -> list[Path]:
     """All ledgers under the root but ours, of every make and shard, also those that other machines brought."""
     whole = [settings.wavs / f'{ext}.sqlite3' for ext in ENCODE]  # named, for to list two million clips takes long
     found = [*whole, *sorted(settings.wavs.glob('ledgers/*.sqlite3'))]
-    return [path for path in found if path.exists() and path != settings.ledger]
+    return [path for path in found if path != settings.ledger and path.exists() and path.stat().st_size]
 
 
 def made_by(ledger: Path) -> str:
@@ -900,6 +906,11 @@ def claim(path: Path, patience: float = 0) -> contextlib.AbstractContextManager:
         if isinstance(error, OSError) and error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP):
             raise
         return contextlib.nullcontext()
+
+
+def take_turns(settings: Settings) -> contextlib.AbstractContextManager:
+    """Wait for others that look at the ledger of all shards, too, rather than end because it is in use."""
+    return claim(settings.wavs / f'{make_of(settings)}-turns', patience=DAY)
 
 
 def clean(value: Any) -> Any:
@@ -1168,13 +1179,13 @@ class Reader:
         with self.ledger.changing(at_once=True):
             if rows:
                 self.take(split, rows, times)
+            if len(rows) < lines or self.seen[split] > 1000:
+                (path, form), bad, seen = self.lists[split], self.refused[split], self.seen[split]
+                require(bad * 2 <= seen, f'{path}: {bad} of {seen} rows are refused (above); it is read as {form}')
             if len(rows) < lines:
                 self.ledger.db.execute('UPDATE list SET whole = 1 WHERE name = ?', (split,))
         if len(rows) < lines:
             del self.lines[split]
-        if len(rows) < lines or self.seen[split] > 1000:
-            (path, form), refused, seen = self.lists[split], self.refused[split], self.seen[split]
-            require(refused * 2 <= seen, f'{path}: {refused} of {seen} rows are refused (above); it is read as {form}')
 
     def finish(self, split: str = '') -> None:
         """Read a list, or all, to the end."""
@@ -1211,7 +1222,8 @@ class Job:
         self.reader, self.db, self.settings, self.choice = reader, reader.ledger.db, settings, choice
         self.began, self.given = time.time(), set[int]()  # given: clips on their way
         self.classes = dict[int, tuple[str, ...]]()  # of each tagset
-        for table in 'run (id INTEGER PRIMARY KEY, rank)', 'wanted (id INTEGER PRIMARY KEY)', 'picked (list, position)':
+        picked = 'picked (list INT, position INT, PRIMARY KEY (list, position))'
+        for table in 'run (id INTEGER PRIMARY KEY, rank)', 'wanted (id INTEGER PRIMARY KEY)', picked:
             self.db.execute(f'CREATE TEMP TABLE {table}')
         self.db.executemany('INSERT INTO run VALUES (?, ?)', ((id, n) for n, id in enumerate(reader.ids.values())))
         share, shares = map(int, settings.shard.split('/'))
@@ -1236,7 +1248,7 @@ class Job:
             picked = self.choice.pick(self.classes[tagset] for _, tagset in rows)
             kept = ((list_id, position) for position, _ in itertools.compress(rows, picked))
             self.db.executemany('INSERT INTO picked VALUES (?, ?)', kept)
-        return ' AND (a.list, a.position) IN temp.picked'
+        return ' AND EXISTS (SELECT 1 FROM temp.picked p WHERE (p.list, p.position) = (a.list, a.position))'
 
     def limit(self, left: int) -> None:
         """Choose only the first so many clips; reads the rows that this takes."""
@@ -1309,6 +1321,8 @@ def count_skipped(job: Job) -> int:
 
 def reopen_gone(job: Job, reasons: list[str]) -> None:
     """Have the rows that are gone for one of these reasons asked for once more."""
+    if not job.settings.limit:
+        job.reader.finish()
     within = f"SELECT c.id FROM {job.TABLES} WHERE c.status = 'gone'{job.where}"
     where = f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})'
     job.reader.ledger.reopen(where, json.dumps(reasons))
@@ -1399,7 +1413,10 @@ def write_for_trainers(settings: Settings, split: str, manifest: Path) -> list[P
         if settings.preset == 'panns':
             out.write('# rows whose clips are there\n#\n# YTID, start_seconds, end_seconds, positive_labels\n')
             for row in rows:
-                out.write('{ytid}, {0:.3f}, {1:.3f}, "{tags}"\n'.format(float(row['start']), float(row['end']), **row))
+                folder, _, file = row['path'].rpartition('/Y')
+                if folder == f'wavs/{split}_segments':  # else PANNs would not find it
+                    times = ', '.join(f'{float(row[end]):.3f}' for end in ('start', 'end'))
+                    out.write(f'{file.removesuffix(".wav")}, {times}, "{row["tags"]}"\n')
         else:
             entries = ({'wav': (settings.root / row['path']).as_posix(), 'labels': row['tags']} for row in rows)
             lines = (json.dumps(entry, ensure_ascii=False) for entry in entries)
@@ -1458,13 +1475,14 @@ def learn(ledger: Ledger, path: Path) -> None:
     known, now = f'learned {path.name}', f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'
     if ledger.get(known) == now:
         return
-    open_db(path, write=False).close()
+    names = {*json.loads(ledger.get('names') or '[]'), *json.loads(ask_ledger(path, STATE, 'names') or '[]')}
     ledger.commit(at_once=True, patience=60)
     ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
     try:
         with ledger.changing(at_once=True):
             if alike := made_by(path) == make_of(ledger.settings):
                 copy_lists(ledger.db)
+                ledger.set('names', json.dumps(sorted(names)))
             copy_fates(ledger.db, "('done', 'gone')" if alike else "('gone')")
             ledger.set(known, now)
     finally:
@@ -1487,12 +1505,16 @@ def copy_lists(db: sqlite3.Connection) -> None:
     """Take over the lists that the attached ledger has read further than ours."""
     columns = 'name, rank, size, mtime_ns, lines, rows, skipped, whole'
     db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
-    further = 't.rows > ifnull(o.rows, -1) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
-    found = f'SELECT o.id, t.id FROM other.list t LEFT JOIN list o USING (name) WHERE {further}'
+    form = "(SELECT value FROM other.state WHERE name = 'form ' || t.name)"
+    alike = f't.size = o.size AND {form} IS {form.replace("other", "main")}'
+    further = f'(t.rows > o.rows AND {alike}) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
+    found = f'SELECT o.id, t.id FROM other.list t LEFT JOIN list o USING (name) WHERE o.id IS NULL OR {further}'
     for ours, theirs in db.execute(found).fetchall():
         told = f'SELECT ?, {columns} FROM other.list WHERE id = ?'
         ours = db.execute(f'INSERT OR REPLACE INTO list (id, {columns}) {told}', (ours, theirs)).lastrowid
         db.execute('DELETE FROM asks WHERE list = ?', (ours,))
+        way = f"SELECT 'form ' || t.name, {form} FROM other.list t WHERE t.id = ? AND {form} IS NOT NULL"
+        db.execute(f'INSERT OR REPLACE INTO state {way}', (theirs,))
         clips, rows = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
         ordered = f'SELECT {clips} FROM {rows} WHERE a.list = ? ORDER BY a.position'
         db.execute(f'INSERT OR IGNORE INTO clip ({clips}) {ordered}', (theirs,))
@@ -1525,6 +1547,8 @@ def pack_list(job: Job, split: str, list_id: int, most: int) -> int:
         if not place_of(shard).exists():
             db.execute('DELETE FROM pack WHERE (list, shard) = (?, ?)', (list_id, shard))
     next_shard = db.execute('SELECT ifnull(max(shard) + 1, 0) FROM pack WHERE list = ?', (list_id,)).fetchone()[0]
+    strange = f'packs/ holds shards of {split} that the ledger does not know; move them away'
+    require(not place_of(next_shard + 1).exists(), strange)
     where = f"l.id = ? AND c.status = 'done'{job.where}{job.first}"
     unpacked = 'NOT EXISTS (SELECT 1 FROM pack p WHERE (p.list, p.clip) = (a.list, a.clip))'
     query = f'SELECT a.clip FROM {job.TABLES} WHERE {where} AND {unpacked} ORDER BY a.position'
@@ -3602,11 +3626,19 @@ def find_ffmpeg(settings: Settings) -> set[str]:
 
 
 # --------------------------------------------------------------------------------------------------------------- job
+def is_strong(form: str) -> bool:
+    """Whether a list of this form (as the ledger has it) is of strong labels, whose classes have names of their own."""
+    return "'ytid': 'segment_id'" in form and "'onset'" in form
+
+
 def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     """The lists, AudioSet's first, and the names of their classes, fetched where they are missing."""
     order = sorted(settings.splits, key=rank_of)
     lists = open_lists(settings, order)
-    strong = any(form.columns['ytid'] == 'segment_id' and 'onset' in form.columns for _, form in lists.values())
+    for head in settings.columns.values():
+        known = set[str]().union(*(form.heads for _, form in lists.values()))
+        require(head in known or not head, f'columns: no list has a column {head!r}{nearest(head, known)}')
+    strong = any(is_strong(repr(form)) for _, form in lists.values())
     names = published(settings, 'mid_to_display_name.tsv') if strong else {}
     labels = names | read_labels(settings)[0]
     reader = Reader(ledger, lists, labels, names)
@@ -3646,7 +3678,10 @@ def open_job(settings: Settings, ledger: Ledger) -> Job:
 def job_of(ledger: Ledger) -> Job:
     """What the settings choose of the lists that the ledger has, whether or not their files are there."""
     settings, known = ledger.settings, dict(ledger.db.execute('SELECT name, id FROM list'))
-    reader = Reader(ledger, {}, read_labels(settings, needed=False)[0], {})
+    strong = any(is_strong(ledger.get(f'form {split}')) for split in settings.splits)
+    there = strong and find_list(settings, 'mid_to_display_name.tsv').exists()
+    names = published(settings, 'mid_to_display_name.tsv') if there else {}
+    reader = Reader(ledger, {}, names | read_labels(settings, needed=False)[0], {})
     reader.ids = {split: known[split] for split in sorted(settings.splits, key=rank_of) if split in known}
     return Job(reader, settings, make_choice(settings, reader))
 
@@ -3697,6 +3732,7 @@ def merge_ledgers(settings: Settings) -> str:
     require(shards or settings.ledger.exists(), wrong)
     with contextlib.ExitStack() as held:
         try:
+            held.enter_context(take_turns(settings))
             held.enter_context(claim(settings.ledger))
             ledger = held.enter_context(Ledger(settings))
         except UsageError:
@@ -3731,12 +3767,15 @@ def look(settings: Settings) -> str:
     """What --dry-run and --report tell; beside a run, of what that has read so far."""
     with contextlib.ExitStack() as held, contextlib.ExitStack() as reading:
         try:
+            reading.enter_context(take_turns(settings))
             reading.enter_context(claim(settings.ledger))
             ledger = held.enter_context(Ledger(settings))
         except UsageError as busy:
             ledger = held.enter_context(Ledger(settings, write=False))
             ledger.db.execute('BEGIN')  # so that all numbers are of one moment
             say(f'{busy}'.partition(';')[0] + ': as far as that is')
+        for path in find_ledgers(settings) if ledger.write else ():
+            learn(ledger, path)
         others = [f'{n} clips of {make} are there, too' for make, n in count_others(settings).items()]
         if settings.dry_run:
             check_make(settings)
@@ -3763,10 +3802,9 @@ def settle(job: Job, bar: Progress, result: Result) -> None:
     if result.reason == 'unexpected' and result.reason not in bar.examples:
         say(f'unexpected, please report it:\n{result.message}')
     if result.made:
-        segment, path = result.segment, job.settings.root / result.record['path']
+        path = job.settings.root / result.record['path']
         for rival in job.reader.ledger.rivals:  # whose clip it replaces
-            seconds = round(1000 * segment.start), round(1000 * segment.end)
-            rival.reopen('(ytid, start_ms, end_ms) = (?, ?, ?)', segment.ytid, *seconds)
+            rival.reopen('(ytid, path) = (?, ?)', result.segment.ytid, result.record['path'])
         path.parent.mkdir(parents=True, exist_ok=True)
         os.replace(result.made, path)
     job.reader.ledger.settle(result)
@@ -3815,8 +3853,9 @@ def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
     ours, sharded = find_siblings(settings), settings.shard != '0/1'
     held.enter_context(claim(settings.ledger))
     with contextlib.ExitStack() as lent:
+        lent.enter_context(take_turns(settings))
         for path in ours if settings.verify or not sharded else [ledger_path(settings, '0/1')]:
-            (lent if sharded else held).enter_context(claim(path, patience=2))  # other shards look for a moment, too
+            (lent if sharded else held).enter_context(claim(path, patience=2))
         ledger = held.enter_context(Ledger(settings))
         named = json.loads(ledger.get('names') or '[]')
         ledger.set('names', json.dumps(sorted({*named, settings.name})))  # before we look who else has these files

@@ -48,6 +48,17 @@ def test_panns_list_has_no_row_without_its_wav(program: Program) -> None:
     assert all(line.startswith('#') for line in lines[:3])
 
 
+def test_panns_list_has_no_row_whose_wav_is_elsewhere(program: Program) -> None:
+    program.offer(*ROWS[:3])
+    (program.root / 'csvs').mkdir(parents=True)
+    (program.root / 'csvs/mine.csv').write_text(f'ytid,start,end\n{ROWS[0].split(', "')[0]}\nbbbbbbbbbbb,30,40\n')
+    program.run('--splits', 'eval', 'mine', '--preset', 'panns')
+    lines = (program.root / 'wavs/mine_segments.csv').read_text().splitlines()[3:]
+    there = {path.stem[1:] for path in (program.root / 'wavs/mine_segments').glob('Y*.wav')}
+    assert {line.split(',')[0] for line in lines} == there
+    assert len(there) == 1, 'of two rows; the other clip is in eval_segments'
+
+
 def test_shards_hold_each_clip_once_and_go_on_where_they_were(program: Program) -> None:
     program.offer(*ROWS)
     program.run('--limit', '5')
@@ -75,6 +86,16 @@ def test_a_shard_that_was_lost_or_not_written_down_is_made_again(program: Progra
     last.unlink()
     assert '2 clips packed' in program.run('--pack', '2').stdout
     assert last.read_bytes() == whole
+
+
+def test_shards_that_the_ledger_does_not_know_are_not_packed_beside(program: Program) -> None:
+    program.offer(*ROWS[:4])
+    program.run()
+    program.run('--pack', '2')
+    program.lose_ledgers()
+    program.run()
+    refused = program.run('--pack', '3', status=2)
+    assert 'packs/ holds shards of eval that the ledger does not know; move them away' in refused.stderr
 
 
 def test_only_what_is_chosen_is_packed_and_what_lists_share_once(program: Program) -> None:
