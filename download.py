@@ -908,9 +908,14 @@ def claim(path: Path, patience: float = 0) -> contextlib.AbstractContextManager:
         return contextlib.nullcontext()
 
 
-def take_turns(settings: Settings) -> contextlib.AbstractContextManager:
+def take_turns(settings: Settings, patience: float = DAY) -> contextlib.AbstractContextManager:
     """Wait for others that look at the ledger of all shards, too, rather than end because it is in use."""
-    return claim(settings.wavs / f'{make_of(settings)}-turns', patience=DAY)
+    path = settings.wavs / f'{make_of(settings)}-ledgers'
+    try:
+        return claim(path)
+    except UsageError as busy:
+        say(f'{busy}'.partition(';')[0] + ': waiting for it')
+        return claim(path, patience)
 
 
 def clean(value: Any) -> Any:
@@ -1323,6 +1328,7 @@ def reopen_gone(job: Job, reasons: list[str]) -> None:
     """Have the rows that are gone for one of these reasons asked for once more."""
     if not job.settings.limit:
         job.reader.finish()
+    job.refresh()
     within = f"SELECT c.id FROM {job.TABLES} WHERE c.status = 'gone'{job.where}"
     where = f'reason IN (SELECT value FROM json_each(?)) AND id IN ({within})'
     job.reader.ledger.reopen(where, json.dumps(reasons))
@@ -1506,14 +1512,15 @@ def copy_lists(db: sqlite3.Connection) -> None:
     columns = 'name, rank, size, mtime_ns, lines, rows, skipped, whole'
     db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
     form = "(SELECT value FROM other.state WHERE name = 'form ' || t.name)"
-    alike = f't.size = o.size AND {form} IS {form.replace("other", "main")}'
+    ours = form.replace('other', 'main')  # NULL or '': whoever read it has not said how
+    alike = f"t.size = o.size AND {form} IS ifnull(nullif({ours}, ''), {form})"
     further = f'(t.rows > o.rows AND {alike}) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
     found = f'SELECT o.id, t.id FROM other.list t LEFT JOIN list o USING (name) WHERE o.id IS NULL OR {further}'
     for ours, theirs in db.execute(found).fetchall():
         told = f'SELECT ?, {columns} FROM other.list WHERE id = ?'
         ours = db.execute(f'INSERT OR REPLACE INTO list (id, {columns}) {told}', (ours, theirs)).lastrowid
         db.execute('DELETE FROM asks WHERE list = ?', (ours,))
-        way = f"SELECT 'form ' || t.name, {form} FROM other.list t WHERE t.id = ? AND {form} IS NOT NULL"
+        way = f"SELECT 'form ' || t.name, ifnull({form}, '') FROM other.list t WHERE t.id = ?"
         db.execute(f'INSERT OR REPLACE INTO state {way}', (theirs,))
         clips, rows = 'name, ytid, start_ms, end_ms', 'other.asks a JOIN other.clip c ON c.id = a.clip'
         ordered = f'SELECT {clips} FROM {rows} WHERE a.list = ? ORDER BY a.position'
@@ -1694,7 +1701,6 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
         plays = False  # for a client, or on the page
 
         def _extract_player_responses(self, *args: Any, **kwargs: Any) -> Any:
-            self.streams, self.plays = [], False
             answers, *rest = super()._extract_player_responses(*args, **kwargs)
             for answer in answers:
                 self.plays |= (answer.get('playabilityStatus') or {}).get('status') == 'OK'
@@ -1707,6 +1713,7 @@ def our_extractor(settings: Settings, stock: type, cheap: bool) -> Any:
             return answers, *rest
 
         def _real_extract(self, url: str) -> dict[str, Any]:
+            self.streams, self.plays = [], False
             try:
                 info = super()._real_extract(url)
             except ExtractorError as error:
@@ -2044,31 +2051,28 @@ def end_with_parent() -> None:
     end_at_once()
 
 
-worker: Worker | OSError | None = None  # of this process, once the pool has opened it; or why there is none
+open_once: Callable[[], Worker] | None = None  # what opens the worker of this process, or brings it
 
 
 def open_worker(*given: Any) -> None:
     """Begin a process, a group of its own with its ffmpegs. The parent alone decides about a Ctrl-C."""
-    global worker
+    global open_once
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(os, 'setpgid'):
         os.setpgid(0, 0)
     signal.signal(signal.SIGTERM, end_at_once)
     if hasattr(signal, 'pthread_sigmask'):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, ENDINGS)
-    try:
-        worker = Worker(*given)
-    except OSError as error:  # a full disk, for one: each task says so
-        worker = error
+    open_once = functools.cache(functools.partial(Worker, *given))
+    with contextlib.suppress(OSError):  # a full disk, for one: each task tries again, and says so
+        open_once()
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
 def fetch(task: Task) -> Result:
     """The worker's edge: whatever happens comes back as a Result."""
     try:
-        if isinstance(worker, OSError):
-            raise worker
-        return worker.fetch(task)
+        return open_once().fetch(task)
     except (Refused, OSError) as error:  # OSError: of the disk
         no = error if isinstance(error, Refused) else Refused(str(error))
     except Exception as error:  # the one place for what nobody expected; its traceback is shown and kept
@@ -2152,7 +2156,7 @@ class Budget:
         """Keep below what came through in the hour before the refusal, or in less if YouTube answers sooner. A
         refusal of one row alone teaches nothing: it may have been the row."""
         rows, self.refused = self.refused, set()
-        if len(rows) < 2 or not self.passes:
+        if len(rows) < 2 or not self.passes or self.passes[0] > refused:
             return
         count, first = len(self.passes), self.passes[0]
         granted = count * HOUR / min(HOUR, max(1, now - first))
@@ -2204,7 +2208,7 @@ class Backlog:
     def give_back(self, results: Iterable[Result], now: float) -> None:
         """It was the weather: nothing is held against these rows."""
         for result in results:
-            self.wait(result.segment._replace(unproven=result.verdict == GONE), now)
+            self.wait(result.segment._replace(unproven=result.verdict in (GONE, LATER)), now)
 
     def conclude(self, result: Result, route: str, now: float) -> None:
         """Settle a row, but for a failure that may pass and a country that may be the route's."""
@@ -2356,8 +2360,9 @@ class Pace:
         for name in routes:
             self.add(name)
 
-    def add(self, name: str) -> None:
-        self.routes[name] = self.left.pop(name, None) or Route(name, self.settings, self.backlog, self.former)
+    def add(self, name: str, now: float = 0) -> None:
+        route = self.left.pop(name, None) or Route(name, self.settings, self.backlog, self.former)
+        self.routes[name], route.since = route, now
 
     def remove(self, name: str, now: float) -> None:
         route = self.left[name] = self.routes.pop(name)
@@ -2373,7 +2378,8 @@ class Pace:
     @property
     def learned(self) -> dict[str, Learned]:
         """What the routes have learned, for the ledger."""
-        return {route.visitor: route.budget.learned for route in self.routes.values() if route.budget.learned}
+        routes = [*self.routes.values(), *self.left.values()]
+        return {route.visitor: route.budget.learned for route in routes if route.budget.learned}
 
     def give_up(self, now: float) -> None:
         """End the run where every route is closed, and has been for long or will tell nothing."""
@@ -2382,7 +2388,7 @@ class Pace:
         if 0 < self.settings.give_up_after <= (silence := now - last.since):
             self.stop = f'nothing came through for {silence:.0f} s ({last.why.words})'
         elif untold and all(row.unproven for _, row in backlog.waiting):
-            self.stop = f'every row is gone ({last.why.words}), and there is no clip to compare with; try another time'
+            self.stop = f'no row comes ({last.why.words}), and there is no clip to compare with; try another time'
 
     def next(self, now: float, free: Collection[str] | None = None) -> Task | None:
         """The task to start now, if any, on the least busy of the routes that have a free place."""
@@ -2624,12 +2630,14 @@ def check_files(processes: int) -> None:
         import resource
 
         needed, (soft, hard) = 40 + 16 * processes, resource.getrlimit(resource.RLIMIT_NOFILE)
-        most = 10_240 if hard == resource.RLIM_INFINITY else hard  # macOS takes no more
+        if soft == resource.RLIM_INFINITY:
+            return
+        most = max(soft, 10_240) if hard == resource.RLIM_INFINITY else hard  # macOS takes no more
         require(
             needed <= most, f'num_processes = {processes}: needs {needed} open files, {most} are allowed (ulimit -n)'
         )
-        if soft != resource.RLIM_INFINITY:  # a door has two for each connection
-            resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(most, 10_240)), hard))
+        wanted = max(soft, needed, min(most, 10_240))  # a door has two for each connection
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 class Pool:
@@ -2750,7 +2758,7 @@ class RemoteFetcher:
         self.script.open_routes(settings)
         self.pool = self.script.Pool(settings)
         self.pool.start()
-        self.one_thread = threading.Lock()  # begins with fresh processes
+        self.one_thread, self.closed = threading.Lock(), False  # one_thread: it alone begins with fresh processes
 
     def places(self) -> int:
         return self.pool.settings.num_processes
@@ -2762,6 +2770,8 @@ class RemoteFetcher:
         result = None
         while not result:  # else its pool broke before anybody tried it
             with self.one_thread:
+                if self.closed:
+                    raise OSError('closed')
                 future = self.pool.submit(asked)
             while not future.done():
                 concurrent.futures.wait([future], 1)
@@ -2774,7 +2784,9 @@ class RemoteFetcher:
         return result[1:], clip
 
     def close(self) -> None:
-        self.pool.close()
+        with self.one_thread:
+            self.closed = True
+            self.pool.close()
         self.home.cleanup()
 
 
@@ -2811,7 +2823,7 @@ class Cluster:
             self.find_nodes(now)
         for node in self.nodes.values():
             if node.ready and node.ready.done():
-                self.welcome(node, pace)
+                self.welcome(node, pace, now)
             if node.actor and node.broken:
                 self.lose(node, pace, now)
         return [way for way, (node, _) in self.ways.items() if node.actor and len(node.tasks) < node.places]
@@ -2820,7 +2832,7 @@ class Cluster:
         found = {one['NodeID']: one for one in self.ray.nodes() if one['Alive'] and one['Resources'].get('CPU')}
         for id in found.keys() - self.nodes.keys():  # by its address, which the next run meets again
             name = f'node {found[id]["NodeManagerAddress"]}'
-            taken = [node.name for node in self.nodes.values() if node.actor or node.failures < self.ENOUGH]
+            taken = [node.name for node in self.nodes.values() if node.id in found]
             self.nodes[id] = Node(id, f'{name} ({id[:4]})' if name in taken else name)
         patience = 2 * self.settings.clip_timeout + 10  # s
         for node in self.nodes.values():
@@ -2837,7 +2849,7 @@ class Cluster:
         node.actor = remote.remote(Path(__file__).read_text(encoding='utf-8'), self.given)
         node.ready, node.broken = node.actor.places.remote().future(), ''
 
-    def welcome(self, node: Node, pace: Pace) -> None:
+    def welcome(self, node: Node, pace: Pace, now: float) -> None:
         ready, node.ready = node.ready, None
         try:
             node.places = ready.result()
@@ -2848,7 +2860,7 @@ class Cluster:
         for route in self.settings.routes:
             way = node.name if len(self.settings.routes) == 1 else f'{node.name} by {route}'
             self.ways[way] = node, route
-            pace.add(way)
+            pace.add(way, now)
 
     def lose(self, node: Node, pace: Pace, now: float) -> None:
         """A node is gone, or cannot go on; it is started again unless that failed too often."""
@@ -3635,9 +3647,10 @@ def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     """The lists, AudioSet's first, and the names of their classes, fetched where they are missing."""
     order = sorted(settings.splits, key=rank_of)
     lists = open_lists(settings, order)
-    for head in settings.columns.values():
-        known = set[str]().union(*(form.heads for _, form in lists.values()))
-        require(head in known or not head, f'columns: no list has a column {head!r}{nearest(head, known)}')
+    own = [form.heads for split, (_, form) in lists.items() if split not in (*WEAK, *STRONG, *OTHERS)]
+    for head in filter(None, settings.columns.values() if own else ()):
+        known = set(itertools.chain(*own))
+        require(head in known, f'columns: no list has a column {head!r}{nearest(head, known)}')
     strong = any(is_strong(repr(form)) for _, form in lists.values())
     names = published(settings, 'mid_to_display_name.tsv') if strong else {}
     labels = names | read_labels(settings)[0]
@@ -3767,7 +3780,7 @@ def look(settings: Settings) -> str:
     """What --dry-run and --report tell; beside a run, of what that has read so far."""
     with contextlib.ExitStack() as held, contextlib.ExitStack() as reading:
         try:
-            reading.enter_context(take_turns(settings))
+            reading.enter_context(take_turns(settings, 60))
             reading.enter_context(claim(settings.ledger))
             ledger = held.enter_context(Ledger(settings))
         except UsageError as busy:
@@ -3850,10 +3863,10 @@ def settle_rows(job: Job) -> int:
 
 def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
     """Our ledger, for us alone; so are all of this make for --verify and without shards, which a shard keeps out."""
-    ours, sharded = find_siblings(settings), settings.shard != '0/1'
     held.enter_context(claim(settings.ledger))
-    with contextlib.ExitStack() as lent:
-        lent.enter_context(take_turns(settings))
+    with contextlib.ExitStack() as lent, contextlib.ExitStack() as turn:
+        turn.enter_context(take_turns(settings))
+        ours, sharded = find_siblings(settings), settings.shard != '0/1'
         for path in ours if settings.verify or not sharded else [ledger_path(settings, '0/1')]:
             (lent if sharded else held).enter_context(claim(path, patience=2))
         ledger = held.enter_context(Ledger(settings))
@@ -3864,6 +3877,7 @@ def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
             ledger.rivals += [held.enter_context(Ledger(settings, path=path))] if settings.remake else []
         for path in find_ledgers(settings):
             learn(ledger, path)
+        turn.close()
         if settings.verify:
             verify_clips([ledger, *(lent.enter_context(Ledger(settings, path=path)) for path in ours)])
     return ledger

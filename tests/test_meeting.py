@@ -50,6 +50,20 @@ def test_an_older_list_of_a_shard_does_not_come_back(program: Program) -> None:
     assert {record['labels'][0] for record in program.metadata.values() if 'labels' in record} == {'Cat'}
 
 
+def test_a_list_of_which_nobody_said_how_it_was_read_is_taken_further(program: Program) -> None:
+    """As earlier versions merged, while shards were running."""
+    program.offer(*(f'{ytid}, 10.000, 20.000, "/m/09x0r"' for ytid in VIDEOS[:8]))
+    for shard in ('0/2', '1/2'):
+        program.run('--shard', shard)
+    program.run('--merge')
+    with sqlite3.connect(program.root / 'wavs/m4a.sqlite3') as db:
+        db.execute("DELETE FROM state WHERE name LIKE 'form %' OR name LIKE 'learned %' OR name = 'written'")
+        db.execute('DELETE FROM asks WHERE position > 2')
+        db.execute('UPDATE list SET rows = 3, lines = 3, whole = 0')
+    db.close()
+    assert '8 records' in program.run('--merge').stdout
+
+
 def test_a_merged_ledger_knows_whose_files_its_clips_have(program: Program) -> None:
     program.offer(*(f'{ytid}, 10.000, 20.000, "/m/09x0r"' for ytid in VIDEOS[:4]))
     wav = ['--ext', 'wav', '--sample-rate', '16000']
@@ -82,7 +96,7 @@ def test_a_look_counts_what_shards_have_done(program: Program) -> None:
 def test_shards_wait_for_each_other_to_open(program: Program) -> None:
     program.offer(*(f'{ytid}, 10.000, 20.000, "/m/09x0r"' for ytid in VIDEOS[:6]))
     (program.root / 'wavs').mkdir(parents=True)
-    with download.claim(program.root / 'wavs/m4a-turns'):
+    with download.claim(program.root / 'wavs/m4a-ledgers'):
         shards = [program.start('--shard', f'{n}/2') for n in range(2)]
         time.sleep(5)  # longer than the ledger of all is waited for
         assert [shard.poll() for shard in shards] == [None, None]
@@ -91,10 +105,12 @@ def test_shards_wait_for_each_other_to_open(program: Program) -> None:
         assert shard.returncode == 0, err
 
 
-def test_again_asks_for_rows_that_were_not_read_before(program: Program) -> None:
+@pytest.mark.parametrize('chosen', [[], ['--labels', 'Speech']], ids=['all', 'some'])
+def test_again_asks_for_rows_that_were_not_read_before(program: Program, chosen: list[str]) -> None:
     for split, letter in (('eval', 'e'), ('balanced_train', 'b')):
         program.offer(*(f'{letter}bcdefghij{n}, 10.000, 20.000, "/m/09x0r"' for n in range(3)), split=split)
-    splits = ['--splits', 'eval', 'balanced_train']
+    splits = ['--splits', 'eval', 'balanced_train', *chosen]
+    program.site.files['ontology.json'] = stand_in.ONTOLOGY
     program.site.healthy.fault = 'age'
     program.run(*splits, '--ext', 'wav')
     program.site.healthy.fault = ''

@@ -16,6 +16,7 @@ from download import DIED, DONE, DOUBT, FAILED, GONE, HOUR, LATER, STOP, THROTTL
 
 NETWORK, BOT, RATE = (DOUBT, 'network'), (THROTTLED, 'bot check'), (THROTTLED, 'rate limit')
 CLIP, PRIVATE, UNAVAILABLE, COUNTRY = (DONE, DONE), (GONE, 'private'), (GONE, 'unavailable'), (GONE, 'country')
+NO_ADDRESS = (LATER, 'no address')
 HERE = (DONE, 'here')  # it lies in its place, and nobody is asked
 
 
@@ -205,6 +206,22 @@ def test_an_account_does_not_keep_to_what_a_guest_has_learned() -> None:
     assert 265 <= sky.pace.learned['direct'].budget <= 275
     again = Sky(10, learned=dict(sky.pace.learned), ydl_opts={'cookiesfrombrowser': ['firefox']})
     assert len(again.fill()) == 8, 'these are cookies, too'
+
+
+def test_what_came_after_new_cookies_alone_teaches_nothing() -> None:
+    sky = Sky(1000)
+    while len(sky.settled) < 300:
+        sky.fill()
+        sky.now += 0.1
+        sky.land(DONE)
+    sky.land_all(*BOT)
+    sky.pace.knock(sky.now)
+    for met in (BOT, BOT, CLIP):
+        sky.wait()
+        sky.now += 30
+        sky.land(*met)
+    assert not sky.route.why
+    assert not sky.pace.learned
 
 
 def test_a_probe_whose_worker_dies_tells_nothing() -> None:
@@ -478,6 +495,13 @@ def test_an_answer_to_everything_from_the_beginning_stops_the_run() -> None:
     assert len(sky.asked) < 40
 
 
+def test_rows_of_which_none_comes_end_the_run_after_a_dead_network_too() -> None:
+    sky = Sky(4)
+    sky.run(lambda id_: NO_ADDRESS if id_ == name(0) else UNAVAILABLE, lambda now, _: NETWORK if now < 1100 else None)
+    assert 'no row comes' in sky.pace.stop
+    assert not sky.settled
+
+
 def test_a_clip_that_lay_in_its_place_proves_nothing() -> None:
     """As in a rerun without its ledger: most clips are there, and YouTube answers the other rows with no."""
     lost = {name(n) for n in range(0, 300, 7)}
@@ -669,7 +693,17 @@ def test_what_comes_later_is_settled() -> None:
 
 
 WEATHER = [NETWORK, BOT, RATE, UNAVAILABLE, (DOUBT, 'media 403'), (DOUBT, 'no format'), None, None]
-NATURE = [CLIP] * 6 + [HERE, PRIVATE, (LATER, 'live'), NETWORK, BOT, (FAILED, 'other'), UNAVAILABLE, (GONE, 'country')]
+NATURE = [CLIP] * 6 + [
+    HERE,
+    PRIVATE,
+    (LATER, 'live'),
+    NETWORK,
+    BOT,
+    (FAILED, 'other'),
+    UNAVAILABLE,
+    NO_ADDRESS,
+    COUNTRY,
+]
 
 
 @settings(phases=[Phase.explicit, Phase.generate])
@@ -718,7 +752,7 @@ def test_whatever_the_weather_every_row_is_settled_once(
     became = {int(result.segment.ytid): (result.verdict, result.reason) for result in sky.settled}
     assert len(became) == len(sky.settled)
     if sky.pace.stop:
-        own_fault = sum(one[0] in (FAILED, THROTTLED) or one == UNAVAILABLE for one in natures)
+        own_fault = sum(one[0] in (FAILED, THROTTLED) or one in (UNAVAILABLE, NO_ADDRESS) for one in natures)
         assert nothing_answers or blocked or own_fault >= 10
         return
     assert len(became) == rows
