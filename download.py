@@ -70,7 +70,7 @@ import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, NoReturn, TextIO
 
 import filelock
@@ -840,10 +840,16 @@ def remedy_for(error: sqlite3.Error) -> str:
     return 'name another root' if 'readonly' in str(error) else 'move it away: clips in their places are taken in again'
 
 
+def uri_of(path: PurePath, mode: str) -> str:
+    """How SQLite is told of a file: as_uri() would have it take the server of a share of Windows for an authority."""
+    name = urllib.parse.quote(path.as_posix(), safe='/:')
+    return f'file://{"" if name[0] == "/" else "/"}{name}?mode={mode}'
+
+
 def connect_to(path: Path, write: bool) -> sqlite3.Connection:
     """A connection to a file that may be a ledger. Also who reads rolls back what a killed run left, if it may."""
     mode = 'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
-    db = sqlite3.connect(f'{path.absolute().as_uri()}?mode={mode}', timeout=60, uri=True, isolation_level=None)
+    db = sqlite3.connect(uri_of(path.absolute(), mode), timeout=60, uri=True, isolation_level=None)
     db.create_function('of_video', 2, of_video, deterministic=True)
     try:
         db.execute('SELECT 1 FROM sqlite_master').fetchone()
@@ -1483,7 +1489,7 @@ def learn(ledger: Ledger, path: Path) -> None:
         return
     names = {*json.loads(ledger.get('names') or '[]'), *json.loads(ask_ledger(path, STATE, 'names') or '[]')}
     ledger.commit(at_once=True, patience=60)
-    ledger.db.execute('ATTACH ? AS other', (f'{path.absolute().as_uri()}?mode=ro',))
+    ledger.db.execute('ATTACH ? AS other', (uri_of(path.absolute(), 'ro'),))
     try:
         with ledger.changing(at_once=True):
             if alike := made_by(path) == make_of(ledger.settings):

@@ -119,6 +119,19 @@ def test_a_ledger_that_cannot_be_written(program: Program) -> None:
     assert program.site.counts['player'] == 1
 
 
+@pytest.mark.parametrize(
+    ('path', 'expected'),
+    [
+        (pathlib.PurePosixPath('/data/a b%'), 'file:///data/a%20b%25?mode=ro'),
+        (pathlib.PureWindowsPath(r'C:\data\m4a.sqlite3'), 'file:///C:/data/m4a.sqlite3?mode=ro'),
+        (pathlib.PureWindowsPath(r'\\server\share\m4a.sqlite3'), 'file:////server/share/m4a.sqlite3?mode=ro'),
+    ],
+    ids=['a path', 'a drive', 'a share'],
+)
+def test_sqlite_is_told_where_a_ledger_is(path: pathlib.PurePath, expected: str) -> None:
+    assert download.uri_of(path, 'ro') == expected
+
+
 # ------------------------------------------------------------------------------------------- crashes, power, the disk
 
 
