@@ -800,6 +800,9 @@ SETTLED = f'{FATE}, path, title, duration, padded, bytes, sha256, format, langua
 RECORDED = ['path', 'title', 'duration', 'padded', 'bytes', 'sha256', 'format_id', 'language']  # of a Result's record
 
 
+OF_VIDEO = "status = 'gone' AND reason <> 'too short'"  # the same in SQL: in a function of ours, a Ctrl-C would be lost
+
+
 def of_video(status: str | None, reason: str | None) -> bool:
     """Whether what became of a clip holds for every second of its video."""
     return status == GONE and reason != 'too short'
@@ -850,7 +853,6 @@ def connect_to(path: Path, write: bool) -> sqlite3.Connection:
     """A connection to a file that may be a ledger. Also who reads rolls back what a killed run left, if it may."""
     mode = 'rwc' if write else 'rw' if os.access(path, os.W_OK) else 'ro'
     db = sqlite3.connect(uri_of(path.absolute(), mode), timeout=60, uri=True, isolation_level=None)
-    db.create_function('of_video', 2, of_video, deterministic=True)
     try:
         db.execute('SELECT 1 FROM sqlite_master').fetchone()
     except sqlite3.OperationalError:  # a file system without shared memory, which WAL wants
@@ -995,7 +997,7 @@ class Ledger(contextlib.AbstractContextManager):
         with self.changing():
             self.db.execute(f'UPDATE clip SET ({SETTLED}) = ({marks}) WHERE id = ?', (*fate, *told, segment.clip))
             if result.verdict == DONE:  # so the video is there after all
-                self.db.execute(f'{change} of_video(status, reason)', (*[None] * 4, segment.ytid))
+                self.db.execute(f'{change} {OF_VIDEO}', (*[None] * 4, segment.ytid))
             elif of_video(result.verdict, result.reason):
                 self.db.execute(f'{change} {TO_DO}', (*fate, segment.ytid))
 
@@ -3832,6 +3834,11 @@ def settle(job: Job, bar: Progress, result: Result) -> None:
     bar.examples.setdefault(result.reason, f'{result.segment.ytid}: {result.message}')
 
 
+def was_interrupted(error: Exception) -> bool:
+    """Whether it is SQLite's word for a Ctrl-C that came within a function of ours, that of shards."""
+    return 'user-defined function' in str(error)
+
+
 def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
     """Download the rows that are not settled; returns why that ended early, '' if it did not."""
     ledger, alone, settled = job.reader.ledger, settings.engine != 'ray', functools.partial(settle, job, bar)
@@ -3843,6 +3850,8 @@ def fetch_rows(settings: Settings, job: Job, bar: Progress) -> str:
         try:
             fetch_all(job, bar, pace, pool)
         except (OSError, sqlite3.Error, BrokenProcessPool) as error:  # no ledger, no place for a clip, no process
+            if was_interrupted(error):
+                raise KeyboardInterrupt from None
             return f'{str(error) or error.__cause__}; mend that'
     return pace.stop
 
@@ -3937,6 +3946,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f'download.py: {hide(str(error))}', file=sys.stderr)
         return 2
     except (OSError, sqlite3.Error, BrokenProcessPool) as error:  # the ledger or the metadata cannot be written
+        if was_interrupted(error):
+            return 130
         broken = 'malformed' in str(error) or 'readonly' in str(error)
         where = f'{settings.ledger}: ' if isinstance(error, sqlite3.Error) else ''
         remedy = remedy_for(error) if broken else 'mend that, then run the same command again'

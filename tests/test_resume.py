@@ -1,11 +1,13 @@
 """What a rerun knows: after a finished run, a crash, an interruption, a lost clip."""
 
+import itertools
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+import zlib
 
 import imageio_ffmpeg
 import mutagen
@@ -226,6 +228,22 @@ def test_what_failed_in_an_earlier_run_shows_as_failed(program: Program) -> None
     program.site.weather = 'bot'
     said = program.run('--give-up-after', '0.5', status=1).stdout
     assert re.search(r'^failed +1\n +network +1.*\nnot tried +1$', said, re.M), said
+
+
+@pytest.mark.parametrize('nth', [0, 20], ids=['choosing', 'fetching'])
+def test_a_ctrl_c_within_a_function_that_sqlite_calls(
+    program: Program, monkeypatch: pytest.MonkeyPatch, nth: int
+) -> None:
+    program.offer(*stand_in.rows(20))
+    plain, calls = zlib.crc32, itertools.count()
+
+    def crc32(data: bytes) -> int:
+        if len(data) == 11 and next(calls) == nth:  # a video's id
+            raise KeyboardInterrupt
+        return plain(data)
+
+    monkeypatch.setattr(zlib, 'crc32', crc32)
+    assert 'mend that' not in program.run('--shard', '0/2', status=130).stderr
 
 
 @pytest.mark.parametrize('stream', ['stdout', 'stderr'])
