@@ -751,7 +751,10 @@ TABLES: dict[str, Callable[[TextIO], dict[str, Any]]] = {  # AudioSet's other fi
 }
 
 
-def published(settings: Settings, name: str) -> dict[str, Any]:
+def published(settings: Settings, name: str, needed: bool = True) -> dict[str, Any]:
+    """One of AudioSet's other files; nothing where it is not there and not needed."""
+    if not (needed or find_list(settings, name).exists()):
+        return {}
     path = provide(find_list(settings, name), settings.routes.values())
     with contextlib.suppress(ValueError, KeyError, TypeError, csv.Error), open(path, encoding='utf-8-sig') as file:
         if table := TABLES[name](file):
@@ -759,10 +762,9 @@ def published(settings: Settings, name: str) -> dict[str, Any]:
     raise UsageError(f'{path}: not as AudioSet publishes it; delete it to fetch it anew')
 
 
-def read_labels(settings: Settings, needed: bool = True) -> tuple[dict[str, str], dict[str, str]]:
-    """Tag -> label, and tag -> class index; nothing where the file is not there and not needed."""
-    name = 'class_labels_indices.csv'
-    classes = published(settings, name) if needed or find_list(settings, name).exists() else {}
+def read_labels(settings: Settings, needed: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """Tag -> label, and tag -> class index."""
+    classes = published(settings, 'class_labels_indices.csv', needed)
     return {tag: label for tag, (label, _) in classes.items()}, {tag: index for tag, (_, index) in classes.items()}
 
 
@@ -889,11 +891,16 @@ COUNT_DONE = "SELECT count(*) FROM clip WHERE status = 'done'"
 STATE = 'SELECT value FROM state WHERE name = ?'
 
 
+def names_in(path: Path) -> list[str]:
+    """The templates after which the clips of a ledger are named."""
+    return json.loads(ask_ledger(path, STATE, 'names') or '[]')
+
+
 def check_make(settings: Settings) -> list[Path]:
     """The ledgers of other makes whose clips have the same files as ours; UsageError if we may not replace them."""
     others = [path for path in find_ledgers(settings) if made_by(path) != make_of(settings)]
     alike = [path for path in others if made_by(path).split('-')[0] == settings.ext]
-    rivals = [path for path in alike if settings.name in json.loads(ask_ledger(path, STATE, 'names') or '[]')]
+    rivals = [path for path in alike if settings.name in names_in(path)]
     counts = [] if settings.remake else [(ask_ledger(path, COUNT_DONE), made_by(path)) for path in rivals]
     theirs = ', '.join(f'{count} clips of {make}' for count, make in counts if count)
     ways = 'name another root or another `name`, or set remake to replace them one by one'
@@ -956,6 +963,10 @@ class Ledger(contextlib.AbstractContextManager):
 
     def set(self, name: str, value: str) -> None:
         self.db.execute('INSERT OR REPLACE INTO state VALUES (?, ?)', (name, value))
+
+    def add_names(self, *names: str) -> None:
+        """Note after which templates clips are named."""
+        self.set('names', json.dumps(sorted({*json.loads(self.get('names') or '[]'), *names})))
 
     @contextlib.contextmanager
     def changing(self, at_once: bool = False) -> Iterator[None]:
@@ -1489,14 +1500,14 @@ def learn(ledger: Ledger, path: Path) -> None:
     known, now = f'learned {path.name}', f'{stamp(path)} {stamp(path.with_name(path.name + "-wal"))}'
     if ledger.get(known) == now:
         return
-    names = {*json.loads(ledger.get('names') or '[]'), *json.loads(ask_ledger(path, STATE, 'names') or '[]')}
+    names = names_in(path)
     ledger.commit(at_once=True, patience=60)
     ledger.db.execute('ATTACH ? AS other', (uri_of(path.absolute(), 'ro'),))
     try:
         with ledger.changing(at_once=True):
             if alike := made_by(path) == make_of(ledger.settings):
                 copy_lists(ledger.db)
-                ledger.set('names', json.dumps(sorted(names)))
+                ledger.add_names(*names)
             copy_fates(ledger.db, "('done', 'gone')" if alike else "('gone')")
             ledger.set(known, now)
     finally:
@@ -1520,8 +1531,8 @@ def copy_lists(db: sqlite3.Connection) -> None:
     columns = 'name, rank, size, mtime_ns, lines, rows, skipped, whole'
     db.execute('INSERT OR IGNORE INTO tagset (tags, labels) SELECT tags, labels FROM other.tagset')
     form = "(SELECT value FROM other.state WHERE name = 'form ' || t.name)"
-    ours = form.replace('other', 'main')  # NULL or '': whoever read it has not said how
-    alike = f"t.size = o.size AND {form} IS ifnull(nullif({ours}, ''), {form})"
+    our_form = form.replace('other', 'main')  # NULL or '': whoever read it has not said how
+    alike = f"t.size = o.size AND {form} IS ifnull(nullif({our_form}, ''), {form})"
     further = f'(t.rows > o.rows AND {alike}) OR (t.whole AND t.mtime_ns > o.mtime_ns)'
     found = f'SELECT o.id, t.id FROM other.list t LEFT JOIN list o USING (name) WHERE o.id IS NULL OR {further}'
     for ours, theirs in db.execute(found).fetchall():
@@ -2244,7 +2255,7 @@ class Backlog:
 
     def adopt(self, result: Result) -> None:
         """Settle a row whose clip lay in its place, which tells nothing of YouTube; it may serve as a known one."""
-        if len(self.known) < 10:
+        if len(self.known) < self.known.maxlen:
             self.known.appendleft(result.segment)
         self.settle(result)
 
@@ -3646,9 +3657,12 @@ def find_ffmpeg(settings: Settings) -> set[str]:
 
 
 # --------------------------------------------------------------------------------------------------------------- job
-def is_strong(form: str) -> bool:
-    """Whether a list of this form (as the ledger has it) is of strong labels, whose classes have names of their own."""
-    return "'ytid': 'segment_id'" in form and "'onset'" in form
+def name_classes(settings: Settings, forms: Iterable[str], needed: bool) -> tuple[dict[str, str], dict[str, str]]:
+    """By MID, the names of strong labels' own classes, if a list of such a form (as the ledger has it) is there, and
+    with them all labels."""
+    strong = any("'ytid': 'segment_id'" in form and "'onset'" in form for form in forms)
+    names = published(settings, 'mid_to_display_name.tsv', needed) if strong else {}
+    return names, names | read_labels(settings, needed)[0]
 
 
 def open_reader(settings: Settings, ledger: Ledger) -> Reader:
@@ -3659,9 +3673,7 @@ def open_reader(settings: Settings, ledger: Ledger) -> Reader:
     for head in filter(None, settings.columns.values() if own else ()):
         known = set(itertools.chain(*own))
         require(head in known, f'columns: no list has a column {head!r}{nearest(head, known)}')
-    strong = any(is_strong(repr(form)) for _, form in lists.values())
-    names = published(settings, 'mid_to_display_name.tsv') if strong else {}
-    labels = names | read_labels(settings)[0]
+    names, labels = name_classes(settings, (repr(form) for _, form in lists.values()), needed=True)
     reader = Reader(ledger, lists, labels, names)
     for split in order:  # what a changed one no longer asks for yet would else be missing from the metadata
         soon = settings.labels or settings.exclude or not set(reader.lines) & set(WEAK)
@@ -3699,10 +3711,8 @@ def open_job(settings: Settings, ledger: Ledger) -> Job:
 def job_of(ledger: Ledger) -> Job:
     """What the settings choose of the lists that the ledger has, whether or not their files are there."""
     settings, known = ledger.settings, dict(ledger.db.execute('SELECT name, id FROM list'))
-    strong = any(is_strong(ledger.get(f'form {split}')) for split in settings.splits)
-    there = strong and find_list(settings, 'mid_to_display_name.tsv').exists()
-    names = published(settings, 'mid_to_display_name.tsv') if there else {}
-    reader = Reader(ledger, {}, names | read_labels(settings, needed=False)[0], {})
+    _, labels = name_classes(settings, (ledger.get(f'form {split}') for split in settings.splits), needed=False)
+    reader = Reader(ledger, {}, labels, {})
     reader.ids = {split: known[split] for split in sorted(settings.splits, key=rank_of) if split in known}
     return Job(reader, settings, make_choice(settings, reader))
 
@@ -3885,8 +3895,7 @@ def open_ledger(settings: Settings, held: contextlib.ExitStack) -> Ledger:
         for path in ours if settings.verify or not sharded else [ledger_path(settings, '0/1')]:
             (lent if sharded else held).enter_context(claim(path, patience=2))
         ledger = held.enter_context(Ledger(settings))
-        named = json.loads(ledger.get('names') or '[]')
-        ledger.set('names', json.dumps(sorted({*named, settings.name})))  # before we look who else has these files
+        ledger.add_names(settings.name)  # before we look who else has these files
         for path in check_make(settings):
             (lent if sharded else held).enter_context(claim(path, patience=2))  # it must not run beside us
             ledger.rivals += [held.enter_context(Ledger(settings, path=path))] if settings.remake else []
